@@ -1,0 +1,4 @@
+export * from "./bytes.ts";
+export * from "./context.ts";
+export * from "./errors.ts";
+export * from "./log.ts";
