@@ -1,0 +1,107 @@
+import type { RequestContext } from "@stevedore/base";
+import type { AnyValue } from "./events.ts";
+import type { Mount } from "./mount.ts";
+
+export type TaskStatus = "unknown" | "created" | "running" | "stopped" | "paused" | "pausing";
+
+/** Paths (or log URIs) of a process's streams, "" for none. */
+export interface TaskIO {
+  readonly stdin: string;
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly terminal: boolean;
+}
+
+/** A process as the API shows it. `id` is the exec id for execs, else the container id. */
+export interface ProcessState {
+  readonly containerId: string;
+  readonly id: string;
+  readonly pid: number;
+  readonly status: TaskStatus;
+  readonly io: TaskIO;
+  readonly exitStatus: number;
+  readonly exitedAt?: Date;
+}
+
+export interface ExitRecord {
+  readonly id: string;
+  readonly pid: number;
+  readonly exitStatus: number;
+  readonly exitedAt: Date;
+}
+
+export interface CreateTask {
+  readonly containerId: string;
+  readonly rootfs: readonly Mount[];
+  readonly io: TaskIO;
+  readonly checkpointPath?: string;
+  /** Replaces the container's runtime options when present. */
+  readonly options?: AnyValue;
+  /** Shim binary path, overriding the runtime's name. */
+  readonly runtimePath: string;
+}
+
+export interface ExecTask {
+  readonly containerId: string;
+  readonly execId: string;
+  readonly io: TaskIO;
+  /** OCI Process as an Any, verbatim. */
+  readonly spec: AnyValue;
+}
+
+/** A process of a task: `execId` "" is init. */
+export interface ProcessRef {
+  readonly containerId: string;
+  readonly execId: string;
+}
+
+/**
+ * Running containers. Deadlines: the peer's for state, load, cleanup, shutdown and stats; else the caller's. With a
+ * shim that does not answer, lists come from the last known state.
+ */
+export interface TaskManager {
+  create(context: RequestContext, task: CreateTask): Promise<{ readonly pid: number }>;
+  start(context: RequestContext, process: ProcessRef): Promise<{ readonly pid: number }>;
+  /** Deletes a stopped task or exec. @throws failed-precondition while it runs */
+  delete(context: RequestContext, process: ProcessRef): Promise<ExitRecord>;
+  get(context: RequestContext, process: ProcessRef): Promise<ProcessState>;
+  list(context: RequestContext): Promise<readonly ProcessState[]>;
+  kill(
+    context: RequestContext,
+    process: ProcessRef,
+    signal: { readonly number: number; readonly all: boolean },
+  ): Promise<void>;
+  exec(context: RequestContext, exec: ExecTask): Promise<void>;
+  resizePty(
+    context: RequestContext,
+    process: ProcessRef,
+    size: { readonly width: number; readonly height: number },
+  ): Promise<void>;
+  closeIo(context: RequestContext, process: ProcessRef, streams: { readonly stdin: boolean }): Promise<void>;
+  pause(context: RequestContext, containerId: string): Promise<void>;
+  resume(context: RequestContext, containerId: string): Promise<void>;
+  pids(
+    context: RequestContext,
+    containerId: string,
+  ): Promise<readonly { readonly pid: number; readonly info?: AnyValue }[]>;
+  checkpoint(
+    context: RequestContext,
+    containerId: string,
+    options: { readonly path: string; readonly options?: AnyValue },
+  ): Promise<void>;
+  update(
+    context: RequestContext,
+    containerId: string,
+    resources: { readonly resources: AnyValue; readonly annotations: Readonly<Record<string, string>> },
+  ): Promise<void>;
+  /** One per task that matches a filter (`id`, `namespace`); a shim that does not answer in time is left out. */
+  metrics(context: RequestContext, filters: readonly string[]): Promise<readonly TaskMetric[]>;
+  /** Resolves at exit, or at once when the process has ended. No deadline of ours. */
+  wait(context: RequestContext, process: ProcessRef): Promise<ExitRecord>;
+}
+
+export interface TaskMetric {
+  readonly id: string;
+  readonly timestamp: Date;
+  readonly data: AnyValue;
+}
