@@ -1,1 +1,1 @@
-export {};
+export * from "./rpc/index.ts";
