@@ -11,14 +11,14 @@ const ROOT = resolve(import.meta.dir, "..");
 const WIRE = join(ROOT, "packages/wire");
 
 async function run(check: boolean): Promise<number> {
-  if (!check) return await buf([]);
+  if (!check) return buf([]);
   const scratch = await mkdtemp(join(tmpdir(), "stevedore-gen-"));
   try {
     const status = await buf(["--output", scratch]);
     if (status !== 0) return status;
     const differing = await differences(join(WIRE, "gen"), join(scratch, "gen"));
     for (const path of differing)
-      console.error(`packages/wire/gen/${path} is not what tools/gen.ts makes of the .proto files`);
+      process.stderr.write(`packages/wire/gen/${path}: not what tools/gen.ts makes of the .proto files\n`);
     return differing.length === 0 ? 0 : 1;
   } finally {
     await rm(scratch, { recursive: true, force: true });
@@ -38,7 +38,7 @@ async function buf(more: readonly string[]): Promise<number> {
     stdout: "inherit",
     stderr: "inherit",
   });
-  return await child.exited;
+  return child.exited;
 }
 
 async function differences(committed: string, made: string): Promise<string[]> {
