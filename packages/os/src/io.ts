@@ -1,0 +1,208 @@
+import { classified } from "@stevedore/base/errors";
+import { check, ERRNO, SyscallError } from "./errno.ts";
+import { closeQuietly, O, setNonBlocking, statusFlags, writeFrom } from "./fd.ts";
+import { i32, libc } from "./ffi.ts";
+
+/**
+ * Reading and writing pipes, FIFOs and terminals on the event loop, with back-pressure and without a thread.
+ *
+ * Reading is Bun's own: `Bun.file(fd).stream()` polls a copy of the descriptor and stops reading when nobody pulls.
+ * Writing is ours, because Bun's FileSink keeps its copy of the descriptor open after `end()` until a collection, so
+ * the reader would not see the end of file: a write is one write(2), and when that says EAGAIN the kernel sends SIGIO
+ * (O_ASYNC) once there is room. See docs/decisions/0011-fifo-pty-io.md for figures.
+ */
+
+export interface ReadOptions {
+  /** Ends the iteration with its reason. */
+  readonly signal?: AbortSignal;
+  /** Whether the descriptor is closed when the iteration ends, however it ends. Default true. */
+  readonly own?: boolean;
+}
+
+/**
+ * The bytes of a pipe, FIFO, socket or terminal until its end; EIO from a terminal whose last user has gone is such an
+ * end. The descriptor is made non-blocking. Each chunk is the consumer's to keep. At most one chunk (a few hundred KiB)
+ * is read ahead of the consumer.
+ */
+export async function* readChunks(
+  fd: number,
+  options: ReadOptions = {},
+): AsyncGenerator<Uint8Array<ArrayBuffer>, void, void> {
+  const { signal, own = true } = options;
+  let reader: ChunkReader | undefined;
+  const onAbort = (): void => {
+    void reader?.cancel().catch(() => undefined);
+  };
+  try {
+    signal?.throwIfAborted();
+    setNonBlocking(fd);
+    reader = Bun.file(fd).stream().getReader();
+    signal?.addEventListener("abort", onAbort);
+    for (;;) {
+      const next = await readOrEnd(reader);
+      signal?.throwIfAborted();
+      if (next === undefined) return;
+      if (next.byteLength > 0) yield next;
+    }
+  } finally {
+    signal?.removeEventListener("abort", onAbort);
+    await reader?.cancel().catch(() => undefined);
+    if (own) closeQuietly(fd);
+  }
+}
+
+async function readOrEnd(
+  reader: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>,
+): Promise<Uint8Array<ArrayBuffer> | undefined> {
+  try {
+    const { done, value } = await reader.read();
+    return done ? undefined : value;
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "EIO") return undefined;
+    throw error;
+  }
+}
+
+const lib = libc({ fcntl: { args: [i32, i32, i32], returns: i32 } });
+const F = { SETFL: 4, SETOWN: 8 } as const;
+/** "Send SIGIO when there is room"; from include/uapi/asm-generic/fcntl.h. */
+const O_ASYNC = 0o20000;
+
+/** Writers that found no room, retried together at each SIGIO. The signal names no descriptor. */
+const blocked = new Set<() => void>();
+let listening = false;
+
+function listenForRoom(): void {
+  if (listening) return;
+  listening = true;
+  // Never removed: without a handler, a late SIGIO would end the process.
+  process.on("SIGIO", () => {
+    const waiting = [...blocked];
+    blocked.clear();
+    for (const retry of waiting) retry();
+  });
+}
+
+/**
+ * The write side of a pipe, FIFO or terminal. Owns its descriptor. Main thread only: Workers get no signals.
+ * Writes are queued one behind the other; a caller that awaits each has at most one in flight.
+ */
+export class FdWriter implements Disposable {
+  #fd: number;
+  #armed = false;
+  #tail: Promise<void> = Promise.resolve();
+  #busy = 0;
+  #wake: (() => void) | undefined;
+
+  /** Takes `fd` over and makes it non-blocking. */
+  constructor(fd: number) {
+    setNonBlocking(fd);
+    this.#fd = fd;
+  }
+
+  get fd(): number {
+    return this.#fd;
+  }
+
+  get closed(): boolean {
+    return this.#fd < 0;
+  }
+
+  /**
+   * Resolves when the kernel has taken all of `bytes`, which must stay unchanged until then.
+   *
+   * @throws unavailable (EPIPE) when nobody reads any more; canceled when the writer is closed meanwhile; the reason of
+   *   `signal` when that ends first (part of the bytes may have been written).
+   */
+  write(bytes: Uint8Array, signal?: AbortSignal): Promise<void> {
+    if (this.#busy === 0) {
+      const n = this.#try(bytes);
+      if (n instanceof Error) return Promise.reject(n);
+      if (n === bytes.byteLength) return Promise.resolve();
+      return this.#enqueue(bytes.subarray(n), signal);
+    }
+    return this.#enqueue(bytes, signal);
+  }
+
+  /** As much of `bytes` as fits now: the count, 0 when full. For callers that drop or keep the rest themselves. */
+  writeSome(bytes: Uint8Array): number {
+    if (this.#busy > 0) return 0;
+    const n = this.#try(bytes);
+    if (n instanceof Error) throw n;
+    return n;
+  }
+
+  /** Closes the descriptor at once; what is queued is dropped and fails as canceled. */
+  close(): void {
+    const fd = this.#fd;
+    if (fd < 0) return;
+    this.#fd = -1;
+    closeQuietly(fd);
+    this.#wake?.();
+  }
+
+  /** Closes after everything queued has been written (or failed). */
+  async end(): Promise<void> {
+    await this.#tail;
+    this.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #try(bytes: Uint8Array): number | Error {
+    if (this.#fd < 0) return classified("canceled", "write: descriptor closed");
+    let at = 0;
+    while (at < bytes.byteLength) {
+      const n = writeFrom(this.#fd, at === 0 ? bytes : bytes.subarray(at));
+      if (n === -ERRNO.EAGAIN) return at;
+      if (n < 0) return new SyscallError({ syscall: "write", errno: -n, target: `descriptor ${this.#fd}` });
+      at += n;
+    }
+    return at;
+  }
+
+  #enqueue(bytes: Uint8Array, signal: AbortSignal | undefined): Promise<void> {
+    this.#busy++;
+    const done = this.#tail.then(() => this.#drain(bytes, signal)).finally(() => this.#busy--);
+    this.#tail = done.catch(() => undefined);
+    return done;
+  }
+
+  async #drain(all: Uint8Array, signal: AbortSignal | undefined): Promise<void> {
+    let bytes = all;
+    for (;;) {
+      signal?.throwIfAborted();
+      this.#arm();
+      // Tried after arming, so that room made in between is not missed.
+      const n = this.#try(bytes);
+      if (n instanceof Error) throw n;
+      if (n === bytes.byteLength) return;
+      bytes = bytes.subarray(n);
+      await this.#room(signal);
+    }
+  }
+
+  #arm(): void {
+    if (this.#armed || this.#fd < 0) return;
+    listenForRoom();
+    check(lib().fcntl(this.#fd, F.SETOWN, process.pid), "fcntl", `descriptor ${this.#fd}`);
+    check(lib().fcntl(this.#fd, F.SETFL, statusFlags(this.#fd) | O.NONBLOCK | O_ASYNC), "fcntl");
+    this.#armed = true;
+  }
+
+  #room(signal: AbortSignal | undefined): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = (): void => {
+        blocked.delete(wake);
+        signal?.removeEventListener("abort", wake);
+        this.#wake = undefined;
+        resolve();
+      };
+      this.#wake = wake;
+      blocked.add(wake);
+      signal?.addEventListener("abort", wake);
+    });
+  }
+}
