@@ -1,1 +1,6 @@
-export {};
+export * from "./carrier.ts";
+export * from "./client.ts";
+export * from "./memory-carrier.ts";
+export * from "./server.ts";
+export * from "./socket.ts";
+export * from "./status.ts";
