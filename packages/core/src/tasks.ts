@@ -103,5 +103,7 @@ export interface TaskManager {
 export interface TaskMetric {
   readonly id: string;
   readonly timestamp: Date;
+  /** Nanoseconds within the second of {@link timestamp}, since a Date only holds milliseconds. */
+  readonly nanos?: number;
   readonly data: AnyValue;
 }

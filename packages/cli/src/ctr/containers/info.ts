@@ -1,0 +1,53 @@
+import { decodeText } from "@stevedore/base";
+import type { AnyValue, Container } from "@stevedore/sdk/types";
+import { parseJson } from "@stevedore/oci/json-lossless";
+import { boolFlag } from "../../kit/flags.ts";
+import { ctrCommand } from "../define.ts";
+import { goJson, type JsonTree } from "../json.ts";
+
+/** `ctr containers info` */
+export const command = ctrCommand({
+  argsUsage: "CONTAINER",
+  flags: { spec: boolFlag("spec", "only display the spec") },
+  action: async ({ args, flags, globals, io }) => {
+    const [id] = args;
+    if (id === undefined || id === "") throw new Error("container id must be provided: invalid argument");
+    await using session = await globals.connect();
+    const container = await session.client.containers.get(session.context, id);
+    const spec = container.spec === undefined ? null : specTree(container.spec);
+    io.stdout.write(`${goJson(flags.spec ? spec : containerTree(container, spec))}\n`);
+    return 0;
+  },
+});
+
+function specTree(spec: AnyValue): JsonTree {
+  return parseJson(decodeText(spec.value));
+}
+
+function anyTree(any: AnyValue): JsonTree {
+  return {
+    type_url: any.typeUrl,
+    value: any.value.byteLength === 0 ? undefined : Buffer.from(any.value).toString("base64"),
+  };
+}
+
+function containerTree(container: Container, spec: JsonTree): JsonTree {
+  const { options } = container.runtime;
+  return {
+    ID: container.id,
+    Labels: sorted(container.labels),
+    Image: container.image,
+    Runtime: { Name: container.runtime.name, Options: options === undefined ? null : anyTree(options) },
+    SnapshotKey: container.snapshotKey,
+    Snapshotter: container.snapshotter,
+    CreatedAt: container.createdAt.toISOString(),
+    UpdatedAt: container.updatedAt.toISOString(),
+    Extensions: Object.fromEntries(Object.entries(container.extensions).map(([key, any]) => [key, anyTree(any)])),
+    SandboxID: container.sandbox,
+    Spec: spec,
+  };
+}
+
+function sorted(record: Readonly<Record<string, string>>): JsonTree {
+  return Object.fromEntries(Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1)));
+}

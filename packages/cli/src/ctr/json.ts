@@ -1,0 +1,61 @@
+/** JSON as Go prints it for people: four spaces, `<`, `>` and `&` escaped, bigint as a number. */
+
+/** A tree of plain values; bigints print as integers. */
+export type JsonTree =
+  | string
+  | number
+  | bigint
+  | boolean
+  | null
+  | readonly JsonTree[]
+  | { readonly [key: string]: JsonTree | undefined };
+
+/** `value` indented by four spaces a level; keys with undefined values are left out. */
+export function goJson(value: JsonTree): string {
+  return write(value, "");
+}
+
+function write(value: JsonTree, indent: string): string {
+  if (value === null) return "null";
+  switch (typeof value) {
+    case "string":
+      return goString(value);
+    case "number":
+    case "bigint":
+    case "boolean":
+      return String(value);
+    case "object":
+      return isList(value) ? writeList(value, indent) : writeObject(value, indent);
+  }
+}
+
+function isList(value: object): value is readonly JsonTree[] {
+  return Array.isArray(value);
+}
+
+function writeList(value: readonly JsonTree[], indent: string): string {
+  if (value.length === 0) return "[]";
+  const deeper = `${indent}    `;
+  return `[\n${value.map((item) => `${deeper}${write(item, deeper)}`).join(",\n")}\n${indent}]`;
+}
+
+function writeObject(value: { readonly [key: string]: JsonTree | undefined }, indent: string): string {
+  const deeper = `${indent}    `;
+  const lines: string[] = [];
+  for (const [key, item] of Object.entries(value)) {
+    if (item !== undefined) lines.push(`${deeper}${goString(key)}: ${write(item, deeper)}`);
+  }
+  return lines.length === 0 ? "{}" : `{\n${lines.join(",\n")}\n${indent}}`;
+}
+
+const ESCAPES: Readonly<Record<string, string>> = {
+  "<": "\\u003c",
+  ">": "\\u003e",
+  "&": "\\u0026",
+  "\u2028": "\\u2028",
+  "\u2029": "\\u2029",
+};
+
+function goString(text: string): string {
+  return JSON.stringify(text).replace(/[<>&\u2028\u2029]/g, (char) => ESCAPES[char] ?? char);
+}

@@ -1,0 +1,78 @@
+import { classified, isErrorClass, messageOf } from "@stevedore/base";
+import { boolFlag, stringFlag } from "../../kit/flags.ts";
+import { ctrCommand } from "../define.ts";
+import type { Session } from "../globals.ts";
+import { logLine } from "../log-line.ts";
+
+/** SIGKILL. */
+const KILL = 9;
+
+/** `ctr tasks delete` */
+export const command = ctrCommand({
+  argsUsage: "CONTAINER [CONTAINER, ...]",
+  flags: {
+    force: boolFlag("force", "force delete task process", { aliases: ["f"] }),
+    execId: stringFlag("exec-id", "process ID to kill"),
+  },
+  action: async ({ args, flags, globals, io }) => {
+    await using session = await globals.connect();
+    if (flags.execId !== "") {
+      const [id] = args;
+      if (args.length !== 1 || id === undefined) {
+        throw classified("invalid-argument", "exec-id can only be used with one container: invalid argument");
+      }
+      return deleteExec(session, { id, execId: flags.execId, force: flags.force });
+    }
+    let failure: unknown;
+    let code = 0;
+    for (const id of args) {
+      try {
+        const status = await deleteTask(session, id, { force: flags.force });
+        if (status !== 0) {
+          io.stderr.write(logLine("warning", `task ${id} exit with non-zero exit code ${status}`));
+          if (args.length === 1) code = 0;
+        }
+      } catch (error) {
+        failure ??= error;
+        io.stderr.write(logLine("error", `unable to delete ${id}`, error));
+      }
+    }
+    if (failure !== undefined) throw failure instanceof Error ? failure : new Error(messageOf(failure));
+    return code;
+  },
+});
+
+async function deleteExec(
+  session: Session,
+  exec: { readonly id: string; readonly execId: string; readonly force: boolean },
+): Promise<number> {
+  const { client, context } = session;
+  const process = { containerId: exec.id, execId: exec.execId };
+  if (exec.force) await killAndWait(session, process);
+  return (await client.tasks.delete(context, process)).exitStatus;
+}
+
+async function deleteTask(session: Session, id: string, options: { readonly force: boolean }): Promise<number> {
+  const { client, context } = session;
+  await client.containers.get(context, id);
+  const process = { containerId: id, execId: "" };
+  if (options.force) await killAndWait(session, process);
+  return (await client.tasks.delete(context, process)).exitStatus;
+}
+
+async function killAndWait(
+  session: Session,
+  process: { readonly containerId: string; readonly execId: string },
+): Promise<void> {
+  const { client, context } = session;
+  const exited = client.tasks.wait(context, process);
+  // The wait is only read after the kill; a refusal before that belongs to the kill.
+  exited.catch(() => undefined);
+  try {
+    await client.tasks.kill(context, process, { number: KILL, all: process.execId === "" });
+  } catch (error) {
+    if (!isErrorClass(error, "not-found") && !isErrorClass(error, "failed-precondition")) throw error;
+    return;
+  }
+  await exited;
+}

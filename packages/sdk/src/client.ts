@@ -1,0 +1,56 @@
+import type { RequestContext } from "@stevedore/base";
+import type {
+  ContainerStore,
+  ContentStore,
+  Deprecation,
+  Differ,
+  EventExchange,
+  ImageStore,
+  LeaseManager,
+  NamespaceStore,
+  PluginRecord,
+  Snapshotter,
+  TaskManager,
+} from "@stevedore/core";
+
+/** What a daemon says of itself. */
+export interface DaemonVersion {
+  readonly version: string;
+  readonly revision: string;
+}
+
+export interface DaemonInfo {
+  /** Stable over restarts. */
+  readonly uuid: string;
+  readonly pid: bigint;
+  /** Inode number of its pid namespace. */
+  readonly pidns: bigint;
+  readonly deprecations: readonly Deprecation[];
+}
+
+/** What the daemon tells of itself and its plugins. */
+export interface Introspection {
+  /** Plugins matching any filter (`type`, `id`, `platforms`, `capabilities`). */
+  plugins(context: RequestContext, filters: readonly string[]): Promise<readonly PluginRecord[]>;
+  /** @throws not-implemented by daemons before 1.7 for the fields they lack */
+  server(context: RequestContext): Promise<DaemonInfo>;
+}
+
+/**
+ * A client of one daemon. Its resources have the same interfaces as the daemon's own stores, so code written against
+ * them works on either side of the socket. Nothing connects before the first call. Dispose it to close the connection.
+ */
+export interface Client extends AsyncDisposable {
+  readonly containers: ContainerStore;
+  readonly content: ContentStore;
+  readonly diff: Differ;
+  readonly events: EventExchange;
+  readonly images: ImageStore;
+  readonly introspection: Introspection;
+  readonly leases: LeaseManager;
+  readonly namespaces: NamespaceStore;
+  readonly tasks: TaskManager;
+  /** The snapshotter of that name; "" is the daemon's default, overlayfs. */
+  snapshotter(name: string): Snapshotter;
+  version(context: RequestContext): Promise<DaemonVersion>;
+}

@@ -1,0 +1,2 @@
+/** The plain types of containerd's objects, for users of the client. */
+export type * from "@stevedore/core";
