@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { encodeFrame, type Frame, FrameDecoder, HEADER_LENGTH, MAX_PAYLOAD, type OversizedFrame } from "./frame.ts";
 
 function collect(): { frames: Frame[]; oversized: OversizedFrame[]; decoder: FrameDecoder } {

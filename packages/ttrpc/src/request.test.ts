@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { decodeRequest, decodeResponse, encodeRequest, encodeResponse } from "./request.ts";
 import { decodeStatus } from "./status.ts";
 

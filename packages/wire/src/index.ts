@@ -1,1 +1,2 @@
 export * from "./rpc/index.ts";
+export * from "./status.ts";

@@ -1,4 +1,4 @@
-import { create, type DescMessage, type DescMethod, type DescService, type Message } from "@bufbuild/protobuf";
+import { type DescMethod, type DescService, type Message } from "@bufbuild/protobuf";
 import { classified } from "@stevedore/base";
 import { initMessage } from "./router.ts";
 import type { CallOptions, Client, Transport } from "./types.ts";
@@ -57,9 +57,4 @@ async function* one<T>(value: T): AsyncGenerator<T> {
 
 async function* each<T, U>(values: AsyncIterable<T>, to: (value: T) => U): AsyncGenerator<U> {
   for await (const value of values) yield to(value);
-}
-
-/** An empty message of a description known only at run time. */
-export function emptyMessage(schema: DescMessage): Message {
-  return create(schema);
 }
