@@ -60,6 +60,8 @@ export interface CommandEntry<G> {
 
 export interface CommandSpec<S extends FlagSet, G> {
   readonly argsUsage?: string;
+  /** How many arguments may stand before flags; default 0. */
+  readonly leadingArguments?: number;
   readonly description?: string;
   readonly flags: S;
   readonly action: (call: Invocation<S, G> & Pick<RawInvocation<G>, "parents" | "showHelp">) => Promise<number>;

@@ -15,7 +15,7 @@ const FLAGS = {
 };
 
 describe("parseFlags() follows Go's rules", () => {
-  const parse = (...args: string[]) => parseFlags(FLAGS, args, {});
+  const parse = (...args: string[]) => parseFlags(FLAGS, args, { env: {} });
   test("one or two dashes, with space or equals", () => {
     expect(parse("-name", "a", "--size=7", "-q", "x", "-q").values).toEqual({
       quiet: true,
@@ -30,12 +30,17 @@ describe("parseFlags() follows Go's rules", () => {
     expect(parse("--", "-q").rest).toEqual(["-q"]);
     expect(parse("-", "-q").rest).toEqual(["-", "-q"]);
   });
+  test("flags may follow leading arguments where a command allows that", () => {
+    const parsed = parseFlags(FLAGS, ["img", "id", "--name", "a", "sh", "-q"], { env: {}, leadingArguments: 2 });
+    expect(parsed.rest).toEqual(["img", "id", "sh", "-q"]);
+    expect(parsed.values.name).toBe("a");
+  });
   test("repeated flags collect", () => {
     expect(parse("--label", "a=b", "-label=c=d").values.label).toEqual(["a=b", "c=d"]);
   });
   test("environment fills in what is absent", () => {
-    expect(parseFlags(FLAGS, [], { KIT_NAME: "env" }).values.name).toBe("env");
-    expect(parseFlags(FLAGS, ["--name", "arg"], { KIT_NAME: "env" }).values.name).toBe("arg");
+    expect(parseFlags(FLAGS, [], { env: { KIT_NAME: "env" } }).values.name).toBe("env");
+    expect(parseFlags(FLAGS, ["--name", "arg"], { env: { KIT_NAME: "env" } }).values.name).toBe("arg");
   });
   test.each([
     [["--xx"], "flag provided but not defined: -xx"],

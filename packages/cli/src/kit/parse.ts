@@ -21,6 +21,16 @@ interface Slot extends FlagSlot<unknown> {
   readonly boolean: boolean;
 }
 
+/** How a command line is read. */
+export interface ParseOptions {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /**
+   * How many arguments may stand before flags. Go's rule is 0: the first argument ends the flags. Commands of the older
+   * peer took flags behind their first arguments, and walk-throughs still do.
+   */
+  readonly leadingArguments?: number;
+}
+
 /**
  * Parses `args` by Go's rules.
  * @throws UsageError `flag provided but not defined: -x`, `flag needs an argument: -x`, `invalid value "v" for flag -x: parse error`
@@ -28,7 +38,7 @@ interface Slot extends FlagSlot<unknown> {
 export function parseFlags<S extends FlagSet>(
   flags: S,
   args: readonly string[],
-  env: Readonly<Record<string, string | undefined>>,
+  { env, leadingArguments = 0 }: ParseOptions,
 ): Parsed<S> {
   const byName = new Map<string, { key: string; slot: Slot }>();
   const slots = new Map<string, Slot>();
@@ -45,9 +55,15 @@ export function parseFlags<S extends FlagSet>(
   }
   let at = 0;
   let help = false;
+  const leading: string[] = [];
   for (; at < args.length; at++) {
     const arg = args[at];
-    if (arg === undefined || arg.length < 2 || !arg.startsWith("-")) break;
+    if (arg === undefined) break;
+    if (arg.length < 2 || !arg.startsWith("-")) {
+      if (leading.length >= leadingArguments) break;
+      leading.push(arg);
+      continue;
+    }
     if (arg === "--") {
       at++;
       break;
@@ -76,7 +92,7 @@ export function parseFlags<S extends FlagSet>(
       setValue(found.slot, next, { name });
     }
   }
-  return { values: valuesOf<S>(slots), given, rest: args.slice(at), help };
+  return { values: valuesOf<S>(slots), given, rest: [...leading, ...args.slice(at)], help };
 }
 
 function setValue(slot: Slot, text: string, of: { readonly name: string; readonly from?: string }): void {

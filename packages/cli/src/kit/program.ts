@@ -37,7 +37,10 @@ export function defineCommand<G>() {
     ...(spec.argsUsage === undefined ? {} : { argsUsage: spec.argsUsage }),
     ...(spec.description === undefined ? {} : { description: spec.description }),
     run: async (call) => {
-      const parsed = parseFlags(spec.flags, call.argv, call.io.env);
+      const parsed = parseFlags(spec.flags, call.argv, {
+        env: call.io.env,
+        leadingArguments: spec.leadingArguments ?? 0,
+      });
       if (parsed.help) {
         call.showHelp(call.io.stdout);
         return 0;
@@ -79,7 +82,7 @@ async function dispatch<S extends FlagSet, G>(
   io: CommandIO,
 ): Promise<number> {
   const page = (): string => programHelp(program);
-  const parsed = guardUsage(() => parseFlags({ ...program.flags }, argv, io.env), { io, page });
+  const parsed = guardUsage(() => parseFlags({ ...program.flags }, argv, { env: io.env }), { io, page });
   if (parsed.help) {
     io.stdout.write(page());
     return 0;
@@ -116,7 +119,7 @@ async function walk<G>(entry: CommandEntry<G>, step: Step<G>): Promise<number> {
   const node = await entry.load();
   if (node.kind === "command") return runCommand({ node, entry }, step);
   const page = (): string => groupPage({ node, entry }, step.path);
-  const parsed = guardUsage(() => parseFlags(node.flags, step.argv, step.io.env), { io: step.io, page });
+  const parsed = guardUsage(() => parseFlags(node.flags, step.argv, { env: step.io.env }), { io: step.io, page });
   const [name, ...rest] = parsed.rest;
   if (parsed.help || name === undefined) {
     step.io.stdout.write(page());

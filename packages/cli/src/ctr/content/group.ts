@@ -20,14 +20,14 @@ export const command: CommandGroup<CtrGlobals> = {
     {
       names: ["fetch"],
       usage: "fetch all content for an image into containerd",
-      load: async () => (await import("./fetch.ts")).command,
+      load: async () => (await import("../define.ts")).missingCommand("ctr content fetch", "registry access"),
     },
     {
       names: ["fetch-object"],
       usage: "retrieve objects from a remote",
-      load: async () => (await import("./fetch-object.ts")).command,
+      load: async () => (await import("../define.ts")).missingCommand("ctr content fetch-object", "registry access"),
     },
-    { names: ["fetch-blob"], usage: "TODO", load: async () => (await import("./fetch-blob.ts")).command },
+    { names: ["fetch-blob"], usage: "TODO", load: async () => (await import("../define.ts")).missingCommand("ctr content fetch-blob", "registry access") },
     { names: ["get"], usage: "get the data for an object", load: async () => (await import("./get.ts")).command },
     {
       names: ["ingest"],
@@ -42,7 +42,7 @@ export const command: CommandGroup<CtrGlobals> = {
     {
       names: ["push-object"],
       usage: "push an object to a remote",
-      load: async () => (await import("./push-object.ts")).command,
+      load: async () => (await import("../define.ts")).missingCommand("ctr content push-object", "registry access"),
     },
     { names: ["label"], usage: "add labels to content", load: async () => (await import("./label.ts")).command },
     {
