@@ -12,19 +12,19 @@ export const command: CommandGroup<CtrGlobals> = {
     }),
   },
   commands: [
-    { names: ["block"], usage: "goroutine blocking profile", load: async () => (await import("./block.ts")).command },
+    { names: ["block"], usage: "goroutine blocking profile", load: async () => (await import("./kinds.ts")).block },
     {
       names: ["goroutines"],
       usage: "dump goroutine stack dump",
-      load: async () => (await import("./goroutines.ts")).command,
+      load: async () => (await import("./kinds.ts")).goroutines,
     },
-    { names: ["heap"], usage: "dump heap profile", load: async () => (await import("./heap.ts")).command },
-    { names: ["profile"], usage: "CPU profile", load: async () => (await import("./profile.ts")).command },
+    { names: ["heap"], usage: "dump heap profile", load: async () => (await import("./kinds.ts")).heap },
+    { names: ["profile"], usage: "CPU profile", load: async () => (await import("./kinds.ts")).profile },
     {
       names: ["threadcreate"],
       usage: "goroutine thread creating profile",
-      load: async () => (await import("./threadcreate.ts")).command,
+      load: async () => (await import("./kinds.ts")).threadcreate,
     },
-    { names: ["trace"], usage: "collect execution trace", load: async () => (await import("./trace.ts")).command },
+    { names: ["trace"], usage: "collect execution trace", load: async () => (await import("./kinds.ts")).trace },
   ],
 };

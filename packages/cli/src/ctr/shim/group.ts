@@ -7,7 +7,9 @@ export const command: CommandGroup<CtrGlobals> = {
   kind: "group",
   flags: {
     id: stringFlag("id", "container id"),
-    shimAddress: stringFlag("shim-address", "TODO", { shownDefault: "computed from shim ID" }),
+    shimAddress: stringFlag("shim-address", "address of the shim's ttrpc socket", {
+      shownDefault: "computed from shim ID",
+    }),
   },
   commands: [
     {

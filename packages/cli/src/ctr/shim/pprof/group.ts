@@ -6,19 +6,41 @@ export const command: CommandGroup<CtrGlobals> = {
   kind: "group",
   flags: {},
   commands: [
-    { names: ["block"], usage: "goroutine blocking profile", load: async () => (await import("./block.ts")).command },
+    {
+      names: ["block"],
+      usage: "goroutine blocking profile",
+      load: async () =>
+        (await import("../../define.ts")).missingCommand("ctr shim pprof block", "a debug socket in shims"),
+    },
     {
       names: ["goroutines"],
       usage: "dump goroutine stack dump",
-      load: async () => (await import("./goroutines.ts")).command,
+      load: async () =>
+        (await import("../../define.ts")).missingCommand("ctr shim pprof goroutines", "a debug socket in shims"),
     },
-    { names: ["heap"], usage: "dump heap profile", load: async () => (await import("./heap.ts")).command },
-    { names: ["profile"], usage: "CPU profile", load: async () => (await import("./profile.ts")).command },
+    {
+      names: ["heap"],
+      usage: "dump heap profile",
+      load: async () =>
+        (await import("../../define.ts")).missingCommand("ctr shim pprof heap", "a debug socket in shims"),
+    },
+    {
+      names: ["profile"],
+      usage: "CPU profile",
+      load: async () =>
+        (await import("../../define.ts")).missingCommand("ctr shim pprof profile", "a debug socket in shims"),
+    },
     {
       names: ["threadcreate"],
       usage: "goroutine thread creating profile",
-      load: async () => (await import("./threadcreate.ts")).command,
+      load: async () =>
+        (await import("../../define.ts")).missingCommand("ctr shim pprof threadcreate", "a debug socket in shims"),
     },
-    { names: ["trace"], usage: "collects execution trace", load: async () => (await import("./trace.ts")).command },
+    {
+      names: ["trace"],
+      usage: "collects execution trace",
+      load: async () =>
+        (await import("../../define.ts")).missingCommand("ctr shim pprof trace", "a debug socket in shims"),
+    },
   ],
 };
