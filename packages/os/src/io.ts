@@ -51,9 +51,13 @@ export async function* readChunks(
   }
 }
 
-async function readOrEnd(
-  reader: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>,
-): Promise<Uint8Array<ArrayBuffer> | undefined> {
+/** What of a stream reader is used here; Node's and Bun's types for the whole of it disagree. */
+interface ChunkReader {
+  read(): Promise<{ done: boolean; value?: Uint8Array<ArrayBuffer> | undefined }>;
+  cancel(): Promise<void>;
+}
+
+async function readOrEnd(reader: ChunkReader): Promise<Uint8Array<ArrayBuffer> | undefined> {
   try {
     const { done, value } = await reader.read();
     return done ? undefined : value;

@@ -175,7 +175,7 @@ test("what cannot start says why and leaks nothing", async () => {
   );
   expect(() => spawnChild(["/etc/passwd"], { stdin: "pipe", stdout: "pipe" })).toThrow("permission denied");
   expect(() => spawnChild(["true"], { cwd: "/nonexistent" })).toThrow("no such file or directory");
-  expect(openFds()).toBe(before);
+  expect(openFds()).toBeLessThanOrEqual(before);
   try {
     findExecutable("nope");
     expect.unreachable();
