@@ -1,6 +1,7 @@
 import { readdirSync, statSync } from "node:fs";
 import { concatBytes, decodeText, encodeText } from "@stevedore/base/bytes";
 import { classified, messageOf } from "@stevedore/base/errors";
+import { spawnedPids } from "./children.ts";
 import { ERRNO, isErrno, SyscallError } from "./errno.ts";
 import { closeQuietly, duplicate, memoryFile, OwnedFd, pipe, writeFrom } from "./fd.ts";
 import { FdWriter, readChunks } from "./io.ts";
@@ -91,6 +92,7 @@ export class Child implements AsyncDisposable {
   /** Made by {@link spawnChild}; takes the descriptors over. */
   constructor(process: Bun.Subprocess, ends: ParentEnds, options: SpawnOptions) {
     this.pid = process.pid;
+    spawnedPids.add(process.pid);
     this.#group = (options.killGroup ?? false) && (options.newSession ?? false);
     // The pid cannot have been reaped yet: Bun does that from the loop, which has not run since the spawn.
     this.pidfd = new OwnedFd(openPidfd(process.pid));
@@ -106,6 +108,7 @@ export class Child implements AsyncDisposable {
     if (signal?.aborted === true) onAbort();
     else signal?.addEventListener("abort", onAbort, { once: true });
     this.exited = process.exited.then((code) => {
+      spawnedPids.delete(this.pid);
       clearTimeout(timer);
       signal?.removeEventListener("abort", onAbort);
       this.#status = process.signalCode === null ? { code } : { code, signal: code - 128 };
