@@ -8,5 +8,6 @@ export * from "./labels.ts";
 export * from "./leases.ts";
 export * from "./mount.ts";
 export * from "./namespaces.ts";
+export * from "./snapshot-records.ts";
 export * from "./snapshots.ts";
 export * from "./tasks.ts";
