@@ -22,19 +22,21 @@ export function recordOf<T>(item: Guard<T>): Guard<Readonly<Record<string, T>>> 
     typeof value === "object" && value !== null && !Array.isArray(value) && Object.values(value).every(item);
 }
 
-/** An object with these keys, and of `optional` those that are there. */
-export function shapeOf<R extends Shape, O extends Shape = Record<never, never>>(
-  required: R,
-  optional?: O,
-): Guard<{ readonly [K in keyof R]: Of<R[K]> } & { readonly [K in keyof O]?: Of<O[K]> }> {
-  return (value): value is { readonly [K in keyof R]: Of<R[K]> } & { readonly [K in keyof O]?: Of<O[K]> } => {
+/** What an object of the guards' shape is; guards made by {@link maybe} stand for fields that may be missing. */
+type Shaped<S extends Shape> = { readonly [K in keyof S]: Of<S[K]> };
+
+/** An object with these fields. A field whose guard is made by {@link maybe} may be missing. */
+export function shapeOf<S extends Shape>(shape: S): Guard<Shaped<S>> {
+  return (value): value is Shaped<S> => {
     if (typeof value !== "object" || value === null) return false;
     const fields = new Map<string, unknown>(Object.entries(value));
-    return (
-      Object.entries(required).every(([key, guard]) => guard(fields.get(key))) &&
-      Object.entries(optional ?? {}).every(([key, guard]) => !fields.has(key) || guard(fields.get(key)))
-    );
+    return Object.entries(shape).every(([key, guard]) => guard(fields.get(key)));
   };
+}
+
+/** For a field that may be missing. */
+export function maybe<T>(guard: Guard<T>): Guard<T | undefined> {
+  return (value): value is T | undefined => value === undefined || guard(value);
 }
 
 /** Reads a JSON file of the repository. Throws when it is not there, not JSON or not of the shape. */

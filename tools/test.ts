@@ -1,60 +1,108 @@
 // Runs the test lanes: `bun tools/test.ts all|unit|e2e|fuzz|crash|scale|vm|soak|calibrate`.
-// Counts come from the runner's own junit report; the last line printed is the count of the whole run.
-import { mkdir, readFile, rm } from "node:fs/promises";
+// The lanes run in a mount and a process namespace of their own, with an empty /run/containerd and a TMPDIR that must be empty
+// again at the end: whatever is left there, or running, is a leak and fails the run. Counts come from the runner's junit
+// reports; the last line printed is the count of the whole run, also written to build/test/counts.json.
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, readFile, rm, rmdir, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Case, readJunit } from "./junit.ts";
+import { readExpected } from "../tests/harness/expected.ts";
+import { leaked, snapshot } from "../tests/harness/leaks.ts";
+import { type Calibration, calibratedCases, keepCalibration } from "./calibration.ts";
+import { countLine } from "./counts.ts";
+import { type Case, judge, readJunit } from "./junit.ts";
 import { root, say, sources } from "./project.ts";
 
 const only = process.env["ONLY"] ?? "";
+const minutes = Number(process.env["MINUTES"] || "10");
+const seed = process.env["SEED"] || String(Math.floor(Math.random() * 2 ** 31));
+const inside = process.env["STEVEDORE_INSIDE"] === "1";
 
-/** Minutes one test file may take before it is stopped; the longest end-to-end file needs three. */
-const FILE_LIMIT_MS = 10 * 60_000;
+/** One `bun test` may take this long in all; the slowest lane today needs a fraction. */
+const LANE_LIMIT_MS = 25 * 60_000;
+/** A test that does not say otherwise; end-to-end cases set their own. */
+const TEST_LIMIT_MS = 20_000;
 
-async function runFiles(lane: string, files: readonly string[], env: Record<string, string>): Promise<Case[]> {
+const UNSHARE = [
+  "unshare",
+  "--mount",
+  "--propagation",
+  "private",
+  "--pid",
+  "--fork",
+  "--mount-proc",
+  "--kill-child=KILL",
+];
+
+type Lane = {
+  readonly folders: readonly string[];
+  readonly pattern: RegExp;
+  readonly env?: Readonly<Record<string, string>>;
+};
+
+const UNIT = /(?<!\.(?:fuzz|crash|scale|vm|soak))\.test\.ts$/;
+const lanes: Readonly<Record<string, Lane>> = {
+  unit: { folders: ["packages", "tools", "tests/harness", "tests/coverage"], pattern: UNIT },
+  e2e: { folders: ["tests"], pattern: /^tests\/(?!harness|coverage).*(?<!\.(?:fuzz|crash|scale|vm|soak))\.test\.ts$/ },
+  calibrate: {
+    folders: ["tests"],
+    pattern: /^tests\/(?!harness|coverage).*(?<!\.(?:fuzz|crash|scale|vm|soak))\.test\.ts$/,
+    env: { STEVEDORE_SIDE: "peer" },
+  },
+  ...Object.fromEntries(
+    ["fuzz", "crash", "scale", "vm", "soak"].map((name): [string, Lane] => [
+      name,
+      {
+        folders: ["packages", "tests"],
+        pattern: RegExp(`\\.${name}\\.test\\.ts$`),
+        env: { MINUTES: String(minutes), SEED: seed },
+      },
+    ]),
+  ),
+};
+
+async function filesOf(lane: Lane): Promise<string[]> {
+  const files = (await sources(...lane.folders)).filter((file) => lane.pattern.test(file));
+  const named = only === "" ? [] : files.filter((file) => file.includes(only));
+  return named.length > 0 ? named : files;
+}
+
+async function runLane(name: string, lane: Lane, extra: Readonly<Record<string, string>> = {}): Promise<Case[]> {
+  const files = await filesOf(lane);
   if (files.length === 0) return [];
-  const folder = join(root, "build/test", lane);
-  await mkdir(folder, { recursive: true });
-  const report = join(folder, "junit.xml");
+  const report = join(root, "build/test", `${name}.xml`);
   await rm(report, { force: true });
-  const select =
-    only === "" || files.some((file) => file.includes(only)) ? [] : ["--test-name-pattern", `\\b${only}\\b`];
+  const byName = only === "" || files.some((file) => file.includes(only)) ? [] : [`--test-name-pattern=\\b${only}\\b`];
+  say(
+    `--- ${name}: ${files.length} files${lane.env?.["SEED"] === undefined ? "" : `, MINUTES=${minutes} SEED=${seed}`}`,
+  );
   const child = Bun.spawn(
     [
       process.execPath,
       "test",
+      `--timeout=${TEST_LIMIT_MS}`,
       "--reporter=junit",
       `--reporter-outfile=${report}`,
-      ...select,
+      ...byName,
       ...files.map((file) => `./${file}`),
     ],
     {
       cwd: root,
-      env: { ...process.env, CI: "1", ...env },
+      env: { ...process.env, CI: "1", ...lane.env, ...extra },
       stdin: "ignore",
       stdout: "inherit",
       stderr: "inherit",
-      timeout: FILE_LIMIT_MS * 3,
+      timeout: Math.max(LANE_LIMIT_MS, (minutes + 5) * 60_000),
     },
   );
   const code = await child.exited;
   const cases = readJunit(await readFile(report, "utf8").catch(() => ""));
-  if (code !== 0 && !cases.some((one) => one.state === "failed")) {
-    // The runner itself failed: a file that does not load, a crash, a time-out.
-    cases.push({ file: lane, name: `the test runner ended with status ${code}`, state: "failed" });
+  // The runner itself failed: a file that does not load, a crash, the time limit.
+  if (code !== 0 && !(byName.length > 0 && cases.length === 0) && !cases.some((one) => one.state === "failed")) {
+    cases.push({ file: name, name: `the test runner ended with status ${code}`, state: "failed" });
   }
   return cases;
 }
-
-async function testFiles(...folders: readonly string[]): Promise<string[]> {
-  const files = (await sources(...folders)).filter((file) => file.endsWith(".test.ts"));
-  const chosen = files.filter((file) => file.includes(only));
-  return only === "" || chosen.length === 0 ? files : chosen;
-}
-
-const lanes: Readonly<Record<string, () => Promise<Case[]>>> = {
-  unit: async () => runFiles("unit", await testFiles("packages", "tools", "tests/harness"), {}),
-  e2e: async () => runFiles("e2e", await testFiles("tests/e2e", "tests/interop"), {}),
-};
 
 async function gate(): Promise<Case[]> {
   const child = Bun.spawn([process.execPath, "tools/ok.ts"], {
@@ -66,27 +114,83 @@ async function gate(): Promise<Case[]> {
   return [{ file: "tools/ok.ts", name: "make ok", state: (await child.exited) === 0 ? "passed" : "failed" }];
 }
 
-async function main(): Promise<void> {
-  const wanted = process.argv[2] ?? "all";
-  const cases: Case[] = [];
-  if (wanted === "all") {
-    if (only === "") cases.push(...(await gate()));
-    for (const lane of ["unit", "e2e"]) cases.push(...((await lanes[lane]?.()) ?? []));
-  } else {
-    const lane = lanes[wanted];
-    if (lane === undefined) {
-      say(`there is no ${wanted} lane yet`);
-      process.exitCode = 2;
-      return;
-    }
-    cases.push(...(await lane()));
+async function leaksOf(before: ReadonlySet<string>): Promise<Case> {
+  // What was told to end may need a moment.
+  let left = leaked(before, await snapshot());
+  for (let tries = 0; left.length > 0 && tries < 20; tries += 1) {
+    await Bun.sleep(100);
+    left = leaked(before, await snapshot());
   }
-  const count = (state: Case["state"]): number => cases.filter((one) => one.state === state).length;
-  for (const one of cases) if (one.state === "failed") say(`failed: ${one.file}: ${one.name}`);
-  say(
-    `${count("passed")} passed, ${count("failed")} failed${count("skipped") === 0 ? "" : `, ${count("skipped")} skipped`}`,
-  );
-  process.exitCode = count("failed") === 0 && cases.length > 0 ? 0 : 1;
+  const told = (await readFile(process.env["STEVEDORE_LEAKS"] ?? "", "utf8").catch(() => ""))
+    .split("\n")
+    .filter((line) => line !== "");
+  const all = [...told, ...left];
+  for (const line of all) say(`left behind: ${line}`);
+  return { file: "tools/test.ts", name: "nothing is left behind", state: all.length === 0 ? "passed" : "failed" };
 }
 
-await main();
+async function inNamespaces(lane: string): Promise<number> {
+  const made = !existsSync("/run/containerd");
+  await mkdir("/run/containerd", { recursive: true });
+  const temporary = await mkdtemp(join(tmpdir(), "stevedore-test-"));
+  const leaks = join(root, "build/test/leaks.txt");
+  await rm(leaks, { force: true });
+  const script = 'mount -t tmpfs -o mode=0711 tmpfs /run/containerd && "$@"; status=$?; exit $status';
+  const child = Bun.spawn([...UNSHARE, "bash", "-c", script, "bash", process.execPath, "tools/test.ts", lane], {
+    cwd: root,
+    env: { ...process.env, STEVEDORE_INSIDE: "1", STEVEDORE_LEAKS: leaks, TMPDIR: temporary, SEED: seed },
+    stdin: "ignore",
+    stdout: "inherit",
+    stderr: "inherit",
+  });
+  const code = await child.exited;
+  await rm(temporary, { recursive: true, force: true });
+  if (made) await rmdir("/run/containerd").catch(() => undefined);
+  return code;
+}
+
+async function runAll(wanted: string): Promise<Case[]> {
+  const before = await snapshot();
+  const cases: Case[] = [];
+  const calibration: Calibration = await calibratedCases();
+  const product = calibration.complete ? { STEVEDORE_SIDE: "product" } : {};
+  if (wanted === "all" && only === "") cases.push(...(await gate()));
+  for (const name of wanted === "all" ? ["unit", "e2e"] : [wanted]) {
+    const lane = lanes[name];
+    if (lane !== undefined) cases.push(...(await runLane(name, lane, name === "e2e" ? product : {})));
+  }
+  if (wanted === "calibrate") await keepCalibration(cases);
+  const judged = judge(
+    cases,
+    wanted === "calibrate" ? [] : await readExpected(join(root, "tests/expected-failures")),
+    wanted === "all" && only === "",
+  );
+  return [...judged, await leaksOf(before)];
+}
+
+async function main(): Promise<number> {
+  const wanted = process.argv[2] ?? "all";
+  const lane = lanes[wanted];
+  if (wanted !== "all" && (lane === undefined || (await filesOf(lane)).length === 0)) {
+    say(`there is no ${wanted} lane yet`);
+    return 2;
+  }
+  await mkdir(join(root, "build/test"), { recursive: true });
+  if (!inside) {
+    if (process.getuid?.() === 0) return inNamespaces(wanted);
+    say("tests start containers: they need root");
+    return 2;
+  }
+  const cases = await runAll(wanted);
+  const count = (state: Case["state"]): number => cases.filter((one) => one.state === state).length;
+  for (const one of cases)
+    if (one.state === "failed")
+      say(`failed: ${one.file} > ${one.name}${one.message === undefined ? "" : `\n  ${one.message.split("\n")[0]}`}`);
+  const counts = { passed: count("passed"), failed: count("failed"), skipped: count("skipped") };
+  await writeFile(join(root, "build/test/counts.json"), JSON.stringify(counts));
+  await writeFile(join(root, "build/test", `results-${wanted}.json`), JSON.stringify(cases, undefined, 1));
+  say(countLine([counts]));
+  return counts.failed === 0 && counts.passed > 1 ? 0 : 1;
+}
+
+process.exitCode = await main();

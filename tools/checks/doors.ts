@@ -56,7 +56,7 @@ async function doorOf(file: string, seen: Set<string>): Promise<(Declared & { re
       const target = resolve(file, entry.moduleRequest.value);
       if ("external" in target || target.file.includes("/gen/")) continue;
       const inner = await doorOf(target.file, new Set(seen));
-      const all = entry.importName.kind !== "Name";
+      const all = entry.importName.name === null;
       found.push(...inner.filter((one) => all || one.name === entry.importName.name));
     }
   }

@@ -1,30 +1,26 @@
 // The layer check: every import must be allowed by tools/layers.json. A refused one is printed with the chain that leads to it.
-import { isBoolean, isString, listOf, readJson, shapeOf } from "../json.ts";
+import { isBoolean, isString, listOf, maybe, readJson, shapeOf } from "../json.ts";
 import { say, sources } from "../project.ts";
 import { type ImportFact, importGraph, resolve } from "./modules.ts";
 
 const isLayers = shapeOf({
   rooms: listOf(
-    shapeOf(
-      {
-        /** May hold `{x}`, filled with what the path's `{x}` matched. */
-        name: isString,
-        /** Files, or folders ending in `/`. */
-        paths: listOf(isString),
-        /** Rooms it may import; `*` for any, `a/*` for any below a. Its own room always. */
-        may: listOf(isString),
-      },
-      {
-        /** Rooms it may import with `import()` and as types only. */
-        lazily: listOf(isString),
-        /** Modules from outside the repository it may import; absent means any but those that need a mark. */
-        modules: listOf(isString),
-        /** May block the event loop: import functions whose name ends in Sync. */
-        blocking: isBoolean,
-        /** May import bun:ffi. */
-        ffi: isBoolean,
-      },
-    ),
+    shapeOf({
+      /** May hold `{x}`, filled with what the path's `{x}` matched. */
+      name: isString,
+      /** Files, or folders ending in `/`. */
+      paths: listOf(isString),
+      /** Rooms it may import; `*` for any, `a/*` for any below a. Its own room always. */
+      may: listOf(isString),
+      /** Rooms it may import with `import()` and as types only. */
+      lazily: maybe(listOf(isString)),
+      /** Modules from outside the repository it may import; absent means any but those that need a mark. */
+      modules: maybe(listOf(isString)),
+      /** May block the event loop: import functions whose name ends in Sync. */
+      blocking: maybe(isBoolean),
+      /** May import bun:ffi. */
+      ffi: maybe(isBoolean),
+    }),
   ),
   /** What must not be reachable by any number of static imports, and why. */
   never: listOf(shapeOf({ from: isString, to: listOf(isString), why: isString })),

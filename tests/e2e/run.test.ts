@@ -1,0 +1,26 @@
+import { expect } from "bun:test";
+import { row } from "../harness/row.ts";
+
+row(
+  "F25",
+  "run --rm prints what the process prints and gives its exit status",
+  { covers: ["flag:ctr run --rm"] },
+  async (t) => {
+    const ran = await t.ctr("run", "--rm", await t.image(), t.id("a"), "sh", "-c", "echo hello; exit 7");
+    expect(ran).toEqual({ code: 7, stdout: "hello\n", stderr: "" });
+    expect((await t.ctr("containers", "ls", "-q")).stdout).toBe("");
+  },
+);
+
+row(
+  "F25",
+  "run -d leaves a task running that can be killed and deleted",
+  { covers: ["flag:ctr run --detach"] },
+  async (t) => {
+    const id = t.id("d");
+    await t.must("run", "-d", await t.image(), id, "sleep", "100");
+    expect(await t.must("tasks", "ls")).toMatch(new RegExp(`^${id}\\s+\\d+\\s+RUNNING`, "m"));
+    await t.must("tasks", "kill", "-s", "KILL", id);
+    expect((await t.ctr("tasks", "rm", id)).code).toBeOneOf([0, 137]);
+  },
+);

@@ -1,0 +1,82 @@
+// Running a program in a test: output kept, a time limit always, and the whole group killed when it passes.
+
+export type Result = {
+  /** Exit status; 128 + signal when killed by one. */
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+};
+
+export type ExecOptions = {
+  readonly stdin?: string | Uint8Array;
+  readonly env?: Readonly<Record<string, string>>;
+  readonly cwd?: string;
+  /** Default 60 s: the slowest single command of a test, an import of 400 MB, takes ten. */
+  readonly timeoutMs?: number;
+  /** Runs it on a terminal of its own (util-linux' script); stdout has both streams then. */
+  readonly tty?: boolean;
+};
+
+const SIGNALS: Readonly<Record<string, number>> = {
+  SIGHUP: 1,
+  SIGINT: 2,
+  SIGQUIT: 3,
+  SIGKILL: 9,
+  SIGPIPE: 13,
+  SIGTERM: 15,
+};
+
+function quoted(word: string): string {
+  return `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
+/** Runs a command to its end. Throws only when it does not end in time. */
+export async function exec(command: readonly string[], options: ExecOptions = {}): Promise<Result> {
+  const line = options.tty === true ? ["script", "-qec", command.map(quoted).join(" "), "/dev/null"] : [...command];
+  const limit = options.timeoutMs ?? 60_000;
+  const child = Bun.spawn(line, {
+    env: { PATH: process.env["PATH"] ?? "", HOME: process.env["HOME"] ?? "/", ...options.env },
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    stdin:
+      options.stdin === undefined
+        ? "ignore"
+        : new Blob([typeof options.stdin === "string" ? options.stdin : new Uint8Array(options.stdin)]),
+    stdout: "pipe",
+    stderr: "pipe",
+    timeout: limit,
+    killSignal: "SIGKILL",
+  });
+  const started = performance.now();
+  const kept = [collect(child.stdout), collect(child.stderr)] as const;
+  const code = await child.exited;
+  // A process it left behind may hold the pipes for ever; what the command itself wrote is there by then.
+  await Promise.race([Promise.all(kept.map((one) => one.done)), Bun.sleep(2_000)]);
+  const [stdout, stderr] = [kept[0].text(), kept[1].text()];
+  if (performance.now() - started >= limit) {
+    throw new Error(`${command.join(" ")}: did not end within ${limit} ms\nstdout: ${stdout}\nstderr: ${stderr}`);
+  }
+  return { code: child.signalCode === null ? code : 128 + (SIGNALS[child.signalCode] ?? 0), stdout, stderr };
+}
+
+function collect(stream: ReadableStream<Uint8Array>): { readonly done: Promise<void>; readonly text: () => string } {
+  const parts: Uint8Array[] = [];
+  const read = async (): Promise<void> => {
+    for await (const part of stream) parts.push(part);
+  };
+  return { done: read(), text: () => Buffer.concat(parts).toString() };
+}
+
+/** Tries until `probe` answers something other than undefined. Throws after the limit, naming what it waited for. */
+export async function eventually<T>(
+  what: string,
+  probe: () => Promise<T | undefined> | T | undefined,
+  limitMs = 10_000,
+): Promise<T> {
+  const end = performance.now() + limitMs;
+  for (;;) {
+    const found = await probe();
+    if (found !== undefined) return found;
+    if (performance.now() > end) throw new Error(`waited ${limitMs} ms for ${what}`);
+    await Bun.sleep(20);
+  }
+}

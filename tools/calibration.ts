@@ -1,0 +1,62 @@
+// Which end-to-end cases have passed on the real peer: tests/calibrated.json, by a hash of the test file and the peer's version.
+import { createHash } from "node:crypto";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { isString, listOf, readJson, recordOf, shapeOf } from "./json.ts";
+import type { Case } from "./junit.ts";
+import { root, run, sources } from "./project.ts";
+
+const PATH = "tests/calibrated.json";
+const isKept = shapeOf({
+  /** What `containerd --version` of the peer printed. */
+  peer: isString,
+  /** Test file to the sha256 of its text when its cases last passed on the peer, and their names. */
+  files: recordOf(shapeOf({ hash: isString, cases: listOf(isString) })),
+});
+
+export type Calibration = {
+  /** Every end-to-end file with cases for the peer is unchanged since they passed on this peer. */
+  readonly complete: boolean;
+  readonly cases: ReadonlySet<string>;
+};
+
+async function hashOf(file: string): Promise<string> {
+  return createHash("sha256")
+    .update(await readFile(join(root, file)))
+    .digest("hex");
+}
+
+async function peerVersion(): Promise<string> {
+  return (await run([join(root, "build/peer/usr/bin/containerd"), "--version"])).stdout.trim();
+}
+
+/** What is kept of earlier calibrations, for this machine's peer. */
+export async function calibratedCases(): Promise<Calibration> {
+  const kept = await readJson(PATH, isKept).catch(() => undefined);
+  if (kept === undefined || kept.peer !== (await peerVersion())) return { complete: false, cases: new Set() };
+  const cases = new Set<string>();
+  let complete = true;
+  for (const file of (await sources("tests")).filter((name) => name.endsWith(".test.ts"))) {
+    const known = kept.files[file];
+    if (known !== undefined && known.hash === (await hashOf(file)))
+      for (const name of known.cases) cases.add(`${file} > ${name}`);
+    else if ((await readFile(join(root, file), "utf8")).includes("harness/row.ts")) complete = false;
+  }
+  return { complete, cases };
+}
+
+/** Keeps the results of a calibration run: files whose peer cases all passed. */
+export async function keepCalibration(cases: readonly Case[]): Promise<void> {
+  const kept = await readJson(PATH, isKept).catch(() => undefined);
+  const peer = await peerVersion();
+  const files = new Map(Object.entries(kept?.peer === peer ? kept.files : {}));
+  for (const file of new Set(cases.map((one) => one.file))) {
+    const own = cases.filter((one) => one.file === file && one.name.endsWith("[peer]"));
+    if (own.length === 0) continue;
+    if (own.every((one) => one.state === "passed"))
+      files.set(file, { hash: await hashOf(file), cases: own.map((one) => one.name).sort() });
+    else files.delete(file);
+  }
+  const sorted = Object.fromEntries([...files].sort(([a], [b]) => (a < b ? -1 : 1)));
+  await writeFile(join(root, PATH), `${JSON.stringify({ peer, files: sorted }, undefined, 2)}\n`);
+}
