@@ -1,1 +1,11 @@
-export {};
+export * from "./any.ts";
+export * from "./containers.ts";
+export * from "./content.ts";
+export * from "./descriptors.ts";
+export * from "./events.ts";
+export * from "./images.ts";
+export * from "./leases.ts";
+export * from "./mounts.ts";
+export * from "./snapshots.ts";
+export * from "./tasks.ts";
+export * from "./timestamps.ts";

@@ -1,0 +1,51 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { ContentInfo, IngestStatus } from "@stevedore/core";
+import type {
+  Info,
+  InfoSchema,
+  Status,
+  StatusSchema,
+} from "@stevedore/wire/gen/containerd/services/content/v1/content_pb";
+import { dateFromProto, timestampToProto } from "./timestamps.ts";
+
+export function contentInfoToProto(info: ContentInfo): MessageInitShape<typeof InfoSchema> {
+  return {
+    digest: info.digest,
+    size: BigInt(info.size),
+    createdAt: timestampToProto(info.createdAt),
+    updatedAt: timestampToProto(info.updatedAt),
+    labels: { ...info.labels },
+  };
+}
+
+export function contentInfoFromProto(info: Info): ContentInfo {
+  return {
+    digest: info.digest,
+    size: Number(info.size),
+    createdAt: dateFromProto(info.createdAt),
+    updatedAt: dateFromProto(info.updatedAt),
+    labels: { ...info.labels },
+  };
+}
+
+export function ingestStatusToProto(status: IngestStatus): MessageInitShape<typeof StatusSchema> {
+  return {
+    ref: status.ref,
+    offset: BigInt(status.offset),
+    total: BigInt(status.total),
+    expected: status.expected,
+    startedAt: timestampToProto(status.startedAt),
+    updatedAt: timestampToProto(status.updatedAt),
+  };
+}
+
+export function ingestStatusFromProto(status: Status): IngestStatus {
+  return {
+    ref: status.ref,
+    offset: Number(status.offset),
+    total: Number(status.total),
+    expected: status.expected,
+    startedAt: dateFromProto(status.startedAt),
+    updatedAt: dateFromProto(status.updatedAt),
+  };
+}

@@ -1,0 +1,12 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { Lease as CoreLease } from "@stevedore/core";
+import type { Lease, LeaseSchema } from "@stevedore/wire/gen/containerd/services/leases/v1/leases_pb";
+import { dateFromProto, timestampToProto } from "./timestamps.ts";
+
+export function leaseToProto({ id, createdAt, labels }: CoreLease): MessageInitShape<typeof LeaseSchema> {
+  return { id, createdAt: timestampToProto(createdAt), labels: { ...labels } };
+}
+
+export function leaseFromProto({ id, createdAt, labels }: Lease): CoreLease {
+  return { id, createdAt: dateFromProto(createdAt), labels: { ...labels } };
+}

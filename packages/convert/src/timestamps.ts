@@ -1,0 +1,28 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { Timestamp, TimestampSchema } from "@bufbuild/protobuf/wkt";
+
+const NANOS_PER_MS = 1_000_000;
+
+/**
+ * A protobuf timestamp from a date. `nanos` is the whole sub-second part, for moments that are known better than a Date
+ * can say.
+ */
+export function timestampToProto(date: Date, nanos?: number): MessageInitShape<typeof TimestampSchema> {
+  const ms = date.getTime();
+  const seconds = Math.floor(ms / 1000);
+  return { seconds: BigInt(seconds), nanos: nanos ?? (ms - seconds * 1000) * NANOS_PER_MS };
+}
+
+/** The zero time of Go, which its clients send for "not set". */
+const GO_ZERO_SECONDS = -62135596800n;
+
+/** A date from a protobuf timestamp, to the millisecond; the epoch when there is none. */
+export function dateFromProto(timestamp: Timestamp | undefined): Date {
+  return optionalDateFromProto(timestamp) ?? new Date(0);
+}
+
+/** As {@link dateFromProto}, undefined for an absent timestamp and for Go's zero time. */
+export function optionalDateFromProto(timestamp: Timestamp | undefined): Date | undefined {
+  if (timestamp === undefined || timestamp.seconds === GO_ZERO_SECONDS) return undefined;
+  return new Date(Number(timestamp.seconds) * 1000 + Math.floor(timestamp.nanos / NANOS_PER_MS));
+}
