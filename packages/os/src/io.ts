@@ -69,22 +69,62 @@ async function readOrEnd(reader: ChunkReader): Promise<Uint8Array<ArrayBuffer> |
 
 const lib = libc({ fcntl: { args: [i32, i32, i32], returns: i32 } });
 const F = { SETFL: 4, SETOWN: 8 } as const;
-/** "Send SIGIO when there is room"; from include/uapi/asm-generic/fcntl.h. */
+/** "Send SIGIO when there is data or room"; from include/uapi/asm-generic/fcntl.h. */
 const O_ASYNC = 0o20000;
 
-/** Writers that found no room, retried together at each SIGIO. The signal names no descriptor. */
-const blocked = new Set<() => void>();
+/** Attempts that found nothing to do yet, made again together at each SIGIO: the signal names no descriptor. */
+const waiting = new Set<() => void>();
 let listening = false;
 
-function listenForRoom(): void {
+function listenForSignals(): void {
   if (listening) return;
   listening = true;
   // Never removed: without a handler, a late SIGIO would end the process.
   process.on("SIGIO", () => {
-    const waiting = [...blocked];
-    blocked.clear();
-    for (const retry of waiting) retry();
+    const retries = [...waiting];
+    waiting.clear();
+    for (const retry of retries) retry();
   });
+}
+
+/** Asks the kernel to send SIGIO for `fd`, and makes it non-blocking. Needed once per open file. */
+export function armForSignals(fd: number): void {
+  listenForSignals();
+  check(lib().fcntl(fd, F.SETOWN, process.pid), "fcntl", `descriptor ${fd}`);
+  check(lib().fcntl(fd, F.SETFL, statusFlags(fd) | O.NONBLOCK | O_ASYNC), "fcntl", `descriptor ${fd}`);
+}
+
+/**
+ * Waits for the next SIGIO of any armed descriptor; `hold` receives the function that ends the wait early. Callers try
+ * their call again then: being woken promises nothing.
+ */
+export function nextSignal(signal?: AbortSignal, hold?: (wake: () => void) => void): Promise<void> {
+  return new Promise((resolve) => {
+    const wake = (): void => {
+      waiting.delete(wake);
+      signal?.removeEventListener("abort", wake);
+      resolve();
+    };
+    waiting.add(wake);
+    signal?.addEventListener("abort", wake);
+    hold?.(wake);
+  });
+}
+
+/**
+ * Calls `attempt` now and after each SIGIO until it returns something other than undefined (its EAGAIN). `fd` is armed
+ * before the first attempt, so nothing is missed in between.
+ *
+ * @throws what `attempt` throws; the reason of `signal`.
+ */
+export async function attemptUntil<T>(fd: number, attempt: () => T | undefined, signal?: AbortSignal): Promise<T> {
+  armForSignals(fd);
+  for (;;) {
+    signal?.throwIfAborted();
+    const result = attempt();
+    if (result !== undefined) return result;
+    await nextSignal(signal);
+  }
 }
 
 /**
@@ -184,29 +224,15 @@ export class FdWriter implements Disposable {
       if (n instanceof Error) throw n;
       if (n === bytes.byteLength) return;
       bytes = bytes.subarray(n);
-      await this.#room(signal);
+      await nextSignal(signal, (wake) => {
+        this.#wake = wake;
+      });
     }
   }
 
   #arm(): void {
     if (this.#armed || this.#fd < 0) return;
-    listenForRoom();
-    check(lib().fcntl(this.#fd, F.SETOWN, process.pid), "fcntl", `descriptor ${this.#fd}`);
-    check(lib().fcntl(this.#fd, F.SETFL, statusFlags(this.#fd) | O.NONBLOCK | O_ASYNC), "fcntl");
+    armForSignals(this.#fd);
     this.#armed = true;
-  }
-
-  #room(signal: AbortSignal | undefined): Promise<void> {
-    return new Promise((resolve) => {
-      const wake = (): void => {
-        blocked.delete(wake);
-        signal?.removeEventListener("abort", wake);
-        this.#wake = undefined;
-        resolve();
-      };
-      this.#wake = wake;
-      blocked.add(wake);
-      signal?.addEventListener("abort", wake);
-    });
   }
 }
