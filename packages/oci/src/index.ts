@@ -1,1 +1,9 @@
-export {};
+export * from "./annotations.ts";
+export * from "./chain-id.ts";
+export * from "./digest.ts";
+export * from "./docker-reference.ts";
+export * from "./json-lossless.ts";
+export * from "./manifest.ts";
+export * from "./media-types.ts";
+export * from "./platform.ts";
+export * from "./reference.ts";
