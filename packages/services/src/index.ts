@@ -1,1 +1,11 @@
-export {};
+export * from "./containers.ts";
+export * from "./content.ts";
+export * from "./diff.ts";
+export * from "./events.ts";
+export * from "./images.ts";
+export * from "./introspection.ts";
+export * from "./leases.ts";
+export * from "./namespaces.ts";
+export * from "./snapshots.ts";
+export * from "./tasks.ts";
+export * from "./version.ts";

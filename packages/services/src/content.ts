@@ -1,0 +1,182 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { classified, type RequestContext } from "@stevedore/base";
+import { contentInfoToProto, ingestStatusToProto } from "@stevedore/convert/content";
+import { timestampToProto } from "@stevedore/convert/timestamps";
+import type { ContentStore, ContentWriter, EventExchange } from "@stevedore/core";
+import { ContentCreateSchema, ContentDeleteSchema } from "@stevedore/wire/gen/containerd/events/content_pb";
+import {
+  type Content,
+  WriteAction,
+  type WriteContentRequest,
+  type WriteContentResponseSchema,
+} from "@stevedore/wire/gen/containerd/services/content/v1/content_pb";
+import type { ServiceImpl } from "@stevedore/wire/rpc/index";
+import { inChunks, pathsOf, publishEvent, requestContext, required } from "./request.ts";
+
+/** Bytes of content in one message of a read: containerd's buffer. */
+const READ_CHUNK = 1024 * 1024;
+
+type WriteAnswer = MessageInitShape<typeof WriteContentResponseSchema>;
+
+/** The content service. */
+export function contentService(of: {
+  readonly content: ContentStore;
+  readonly events: EventExchange;
+}): ServiceImpl<typeof Content> {
+  const { content, events } = of;
+  return {
+    info: async ({ digest }, call) => ({
+      info: contentInfoToProto(await content.info(requestContext(call), checkDigest(digest))),
+    }),
+    update: async ({ info, updateMask }, call) => {
+      const { digest, labels } = required(info, "content info");
+      const changed = await content.update(
+        requestContext(call),
+        { digest: checkDigest(digest), labels },
+        pathsOf(updateMask),
+      );
+      return { info: contentInfoToProto(changed) };
+    },
+    list: async function* ({ filters }, call) {
+      for await (const chunk of inChunks(content.list(requestContext(call), filters))) {
+        yield { info: chunk.map(contentInfoToProto) };
+      }
+    },
+    delete: async ({ digest }, call) => {
+      const context = requestContext(call);
+      await content.delete(context, checkDigest(digest));
+      await publishEvent({ events, context, topic: "/content/delete" }, ContentDeleteSchema, { digest });
+      return {};
+    },
+    read: async function* ({ digest, offset, size }, call) {
+      const context = requestContext(call);
+      await using reader = await content.open(context, checkDigest(digest));
+      const from = Number(offset);
+      const wanted = size <= 0n ? reader.size - from : Number(size);
+      if (from < 0 || from + wanted > reader.size) {
+        throw classified("out-of-range", `read past object length ${reader.size} bytes: out of range`);
+      }
+      for (let at = from; at < from + wanted; ) {
+        const data = await reader.readAt(at, Math.min(READ_CHUNK, from + wanted - at));
+        if (data.byteLength === 0) {
+          throw classified("data-loss", `read content ${digest}: the blob ended at ${at} of ${reader.size} bytes`);
+        }
+        yield { offset: BigInt(at), data };
+        at += data.byteLength;
+      }
+    },
+    status: async ({ ref }, call) => ({
+      status: ingestStatusToProto(await content.status(requestContext(call), ref)),
+    }),
+    listStatuses: async ({ filters }, call) => ({
+      statuses: (await content.listStatuses(requestContext(call), filters)).map(ingestStatusToProto),
+    }),
+    write: (requests, call) => writeBlob({ content, events }, requests, requestContext(call)),
+    abort: async ({ ref }, call) => {
+      await content.abort(requestContext(call), ref);
+      return {};
+    },
+  };
+}
+
+/** @throws invalid-argument, in the words of Go's digest package */
+function checkDigest(digest: string): string {
+  const match = /^([a-z0-9]+(?:[.+_-][a-z0-9]+)*):([A-Za-z0-9=_-]+)$/.exec(digest);
+  if (match === null) throw classified("invalid-argument", "invalid checksum digest format: invalid argument");
+  const length = HEX_LENGTHS[match[1] ?? ""];
+  if (length === undefined) throw classified("invalid-argument", "unsupported digest algorithm: invalid argument");
+  if (match[2]?.length !== length) {
+    throw classified("invalid-argument", "invalid checksum digest length: invalid argument");
+  }
+  if (!/^[0-9a-f]+$/.test(match[2])) {
+    throw classified("invalid-argument", "invalid checksum digest format: invalid argument");
+  }
+  return digest;
+}
+
+const HEX_LENGTHS: Readonly<Record<string, number>> = { sha256: 64, sha384: 96, sha512: 128 };
+
+/**
+ * One write stream: the first message names the ref and opens the ingest; each message is answered; a commit or the end
+ * of the client's messages ends it. An offset that is not the current one is refused, except that 0 starts over.
+ */
+async function* writeBlob(
+  of: { readonly content: ContentStore; readonly events: EventExchange },
+  requests: AsyncIterable<WriteContentRequest>,
+  context: RequestContext,
+): AsyncGenerator<WriteAnswer> {
+  const iterator = requests[Symbol.asyncIterator]();
+  const first = await iterator.next();
+  if (first.done === true) return;
+  const { ref } = first.value;
+  if (ref === "") throw classified("invalid-argument", "first message must have a reference: invalid argument");
+  let { total, expected } = first.value;
+  await using writer = await of.content.writer(context, { ref, total: Number(total), expected });
+  for (let next: IteratorResult<WriteContentRequest> = first; next.done !== true; next = await iterator.next()) {
+    const request = next.value;
+    if (request.total > 0n) {
+      checkSame("total", request.total, total);
+      total = request.total;
+    }
+    if (request.expected !== "") {
+      checkSame("expected digest", request.expected, expected);
+      expected = request.expected;
+    }
+    const answer = await answerWrite({ ...of, writer, context, total, expected }, request);
+    yield answer;
+    if (request.action === WriteAction.COMMIT) return;
+  }
+}
+
+/** @throws invalid-argument when a later message names another size or digest than an earlier one */
+function checkSame(what: string, given: bigint | string, known: bigint | string): void {
+  if (known === 0n || known === "" || known === given) return;
+  throw classified("invalid-argument", `${what} differs between messages: ${given} != ${known}: invalid argument`);
+}
+
+interface WriteState {
+  readonly events: EventExchange;
+  readonly writer: ContentWriter;
+  readonly context: RequestContext;
+  readonly total: bigint;
+  readonly expected: string;
+}
+
+async function answerWrite(state: WriteState, request: WriteContentRequest): Promise<WriteAnswer> {
+  const { writer, context, total, expected } = state;
+  const before = writer.status();
+  const base = { action: request.action, total, startedAt: timestampToProto(before.startedAt) };
+  if (request.action === WriteAction.STAT) {
+    return {
+      ...base,
+      digest: writer.digest(),
+      updatedAt: timestampToProto(before.updatedAt),
+      offset: BigInt(before.offset),
+    };
+  }
+  if (request.action !== WriteAction.WRITE && request.action !== WriteAction.COMMIT) {
+    throw classified("invalid-argument", `unknown write action ${request.action}: invalid argument`);
+  }
+  if (request.offset > 0n && Number(request.offset) !== before.offset) {
+    throw classified(
+      "out-of-range",
+      `write @${request.offset} must occur at current offset ${before.offset}: out of range`,
+    );
+  }
+  if (request.offset === 0n && before.offset > 0) await writer.truncate(0);
+  if (request.data.byteLength > 0) await writer.write(request.data);
+  const { offset } = writer.status();
+  if (request.action === WriteAction.WRITE) {
+    return { ...base, digest: writer.digest(), updatedAt: timestampToProto(new Date()), offset: BigInt(offset) };
+  }
+  const digest = await writer.commit(context, {
+    ...(total > 0n ? { size: Number(total) } : {}),
+    ...(expected === "" ? {} : { expected }),
+    labels: request.labels,
+  });
+  await publishEvent({ events: state.events, context, topic: "/content/create" }, ContentCreateSchema, {
+    digest,
+    size: BigInt(offset),
+  });
+  return { ...base, digest, updatedAt: timestampToProto(new Date()), offset: BigInt(offset) };
+}

@@ -1,0 +1,99 @@
+import { classified } from "@stevedore/base";
+import { anyFromProto, anyToProto } from "@stevedore/convert/any";
+import { mountFromProto } from "@stevedore/convert/mounts";
+import { processToProto } from "@stevedore/convert/tasks";
+import { timestampToProto } from "@stevedore/convert/timestamps";
+import type { ExitRecord, TaskManager } from "@stevedore/core";
+import type { Tasks } from "@stevedore/wire/gen/containerd/services/tasks/v1/tasks_pb";
+import type { ServiceImpl } from "@stevedore/wire/rpc/index";
+import { requestContext, required } from "./request.ts";
+
+/** The tasks service. */
+export function tasksService({ tasks }: { readonly tasks: TaskManager }): ServiceImpl<typeof Tasks> {
+  return {
+    create: async (request, call) => {
+      const { containerId, rootfs, stdin, stdout, stderr, terminal, checkpoint, options, runtimePath } = request;
+      if (checkpoint !== undefined && checkpoint.digest !== "") {
+        throw classified("not-implemented", "create task from a checkpoint: not implemented");
+      }
+      const { pid } = await tasks.create(requestContext(call), {
+        containerId,
+        rootfs: rootfs.map(mountFromProto),
+        io: { stdin, stdout, stderr, terminal },
+        runtimePath,
+        ...(options === undefined ? {} : { options: anyFromProto(options) }),
+      });
+      return { containerId, pid };
+    },
+    start: async ({ containerId, execId }, call) => tasks.start(requestContext(call), { containerId, execId }),
+    delete: async ({ containerId }, call) =>
+      exitToProto(await tasks.delete(requestContext(call), { containerId, execId: "" })),
+    deleteProcess: async ({ containerId, execId }, call) =>
+      exitToProto(await tasks.delete(requestContext(call), { containerId, execId })),
+    get: async ({ containerId, execId }, call) => ({
+      process: processToProto(await tasks.get(requestContext(call), { containerId, execId })),
+    }),
+    list: async (_request, call) => ({ tasks: (await tasks.list(requestContext(call))).map(processToProto) }),
+    kill: async ({ containerId, execId, signal, all }, call) => {
+      await tasks.kill(requestContext(call), { containerId, execId }, { number: signal, all });
+      return {};
+    },
+    exec: async ({ containerId, execId, stdin, stdout, stderr, terminal, spec }, call) => {
+      if (execId === "") throw classified("invalid-argument", "exec id cannot be empty: invalid argument");
+      await tasks.exec(requestContext(call), {
+        containerId,
+        execId,
+        io: { stdin, stdout, stderr, terminal },
+        spec: anyFromProto(required(spec, "process spec")),
+      });
+      return {};
+    },
+    resizePty: async ({ containerId, execId, width, height }, call) => {
+      await tasks.resizePty(requestContext(call), { containerId, execId }, { width, height });
+      return {};
+    },
+    closeIO: async ({ containerId, execId, stdin }, call) => {
+      await tasks.closeIo(requestContext(call), { containerId, execId }, { stdin });
+      return {};
+    },
+    pause: async ({ containerId }, call) => {
+      await tasks.pause(requestContext(call), containerId);
+      return {};
+    },
+    resume: async ({ containerId }, call) => {
+      await tasks.resume(requestContext(call), containerId);
+      return {};
+    },
+    listPids: async ({ containerId }, call) => ({
+      processes: (await tasks.pids(requestContext(call), containerId)).map(({ pid, info }) => ({
+        pid,
+        ...(info === undefined ? {} : { info: anyToProto(info) }),
+      })),
+    }),
+    checkpoint: async () => {
+      throw classified("not-implemented", "checkpoint task: not implemented");
+    },
+    update: async ({ containerId, resources, annotations }, call) => {
+      await tasks.update(requestContext(call), containerId, {
+        resources: anyFromProto(required(resources, "resources")),
+        annotations,
+      });
+      return {};
+    },
+    metrics: async ({ filters }, call) => ({
+      metrics: (await tasks.metrics(requestContext(call), filters)).map(({ id, timestamp, nanos, data }) => ({
+        id,
+        timestamp: timestampToProto(timestamp, nanos),
+        data: anyToProto(data),
+      })),
+    }),
+    wait: async ({ containerId, execId }, call) => {
+      const { exitStatus, exitedAt } = await tasks.wait(requestContext(call), { containerId, execId });
+      return { exitStatus, exitedAt: timestampToProto(exitedAt) };
+    },
+  };
+}
+
+function exitToProto({ id, pid, exitStatus, exitedAt }: ExitRecord) {
+  return { id, pid, exitStatus, exitedAt: timestampToProto(exitedAt) };
+}
