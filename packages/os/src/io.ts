@@ -1,7 +1,7 @@
 import { classified } from "@stevedore/base/errors";
 import { check, ERRNO, SyscallError } from "./errno.ts";
 import { closeQuietly, O, setNonBlocking, statusFlags, writeFrom } from "./fd.ts";
-import { i32, libc } from "./ffi.ts";
+import { i32, i64, libc, pointer } from "./ffi.ts";
 
 /**
  * Reading and writing pipes, FIFOs and terminals on the event loop, with back-pressure and without a thread.
@@ -76,15 +76,39 @@ const O_ASYNC = 0o20000;
 const waiting = new Set<() => void>();
 let listening = false;
 
+/**
+ * While anything waits, this keeps the process alive (a signal handler alone does not) and looks again each second,
+ * should a signal ever get lost.
+ */
+const GUARD_MS = 1_000;
+let guard: ReturnType<typeof setInterval> | undefined;
+
+function retryAll(): void {
+  const retries = [...waiting];
+  for (const retry of retries) retry();
+}
+
+function addWaiting(wake: () => void): void {
+  waiting.add(wake);
+  guard ??= setInterval(retryAll, GUARD_MS);
+}
+
+function removeWaiting(wake: () => void): void {
+  waiting.delete(wake);
+  if (waiting.size > 0 || guard === undefined) return;
+  // Waits come and go thousands of times a second under load: the timer goes only when none came back by the next turn.
+  setImmediate(() => {
+    if (waiting.size > 0 || guard === undefined) return;
+    clearInterval(guard);
+    guard = undefined;
+  });
+}
+
 function listenForSignals(): void {
   if (listening) return;
   listening = true;
   // Never removed: without a handler, a late SIGIO would end the process.
-  process.on("SIGIO", () => {
-    const retries = [...waiting];
-    waiting.clear();
-    for (const retry of retries) retry();
-  });
+  process.on("SIGIO", retryAll);
 }
 
 /** Asks the kernel to send SIGIO for `fd`, and makes it non-blocking. Needed once per open file. */
@@ -101,11 +125,11 @@ export function armForSignals(fd: number): void {
 export function nextSignal(signal?: AbortSignal, hold?: (wake: () => void) => void): Promise<void> {
   return new Promise((resolve) => {
     const wake = (): void => {
-      waiting.delete(wake);
+      removeWaiting(wake);
       signal?.removeEventListener("abort", wake);
       resolve();
     };
-    waiting.add(wake);
+    addWaiting(wake);
     signal?.addEventListener("abort", wake);
     hold?.(wake);
   });
@@ -235,4 +259,44 @@ export class FdWriter implements Disposable {
     armForSignals(this.#fd);
     this.#armed = true;
   }
+}
+
+const pollLib = libc({ poll: { args: [pointer, i64, i32], returns: i32 } });
+const pollRequest = new DataView(new ArrayBuffer(8));
+const pollBytes = new Uint8Array(pollRequest.buffer);
+
+/** Events of poll(2). */
+export const POLL = { IN: 1, OUT: 4, ERR: 8, HUP: 16, NVAL: 32 } as const;
+
+/** Which of `events` (and ERR, HUP, NVAL) hold for `fd` now. Does not wait. */
+export function pollNow(fd: number, events: number): number {
+  pollRequest.setInt32(0, fd, true);
+  pollRequest.setInt16(4, events, true);
+  pollRequest.setInt16(6, 0, true);
+  check(pollLib().poll(pollBytes, 1, 0), "poll", `descriptor ${fd}`);
+  return pollRequest.getInt16(6, true);
+}
+
+export interface PumpOptions {
+  readonly signal?: AbortSignal;
+  /** Told of each chunk's size after it was written. */
+  readonly onBytes?: (count: number) => void;
+  /** Whether `from` is closed at the end. Default true. `to` never is. */
+  readonly own?: boolean;
+}
+
+/**
+ * Copies everything from `from` to `to` until the end of `from`, at the pace of the slower. Returns the bytes copied.
+ *
+ * @throws unavailable (EPIPE) when nobody reads `to` any more; the reason of `signal`.
+ */
+export async function pump(from: number, to: FdWriter, options: PumpOptions = {}): Promise<number> {
+  const { signal, onBytes, own = true } = options;
+  let total = 0;
+  for await (const chunk of readChunks(from, { own, ...(signal === undefined ? {} : { signal }) })) {
+    await to.write(chunk, signal);
+    total += chunk.byteLength;
+    onBytes?.(chunk.byteLength);
+  }
+  return total;
 }
