@@ -29,6 +29,13 @@ async function silences(): Promise<Outcome> {
   return { problems, note: `${count} silences` };
 }
 
+async function coverage(): Promise<Outcome> {
+  const ran = await run([process.execPath, "tests/coverage/check.ts"]);
+  const lines = ran.stdout.trimEnd().split("\n");
+  const note = lines.at(-1)?.replace("coverage: ", "") ?? "";
+  return { problems: ran.code === 0 ? [] : [ran.stderr + lines.slice(0, -1).join("\n")], note };
+}
+
 /** Folders with tests whose files differ from the parent commit (or from it and the working tree). */
 async function changedTests(): Promise<string[]> {
   const base = (await run(["git", "rev-parse", "--verify", "-q", "HEAD~1"])).stdout.trim();
@@ -59,6 +66,7 @@ const checks: readonly Check[] = [
   { name: "dependency lists", run: async () => ({ problems: await checkDependencyLists() }) },
   { name: "docs", run: async () => ({ problems: await checkDocs() }) },
   { name: "silences", run: silences },
+  { name: "coverage", run: coverage },
   { name: "tests of changed packages", run: unitTests },
 ];
 

@@ -3,32 +3,44 @@ import { isBoolean, isString, listOf, maybe, readJson, shapeOf } from "../json.t
 import { say, sources } from "../project.ts";
 import { type ImportFact, importGraph, resolve } from "./modules.ts";
 
+/** One room of the house: which files are in it and what they may import. */
+export type Room = {
+  /** May hold `{x}`, filled with what the path's `{x}` matched. */
+  readonly name: string;
+  /** Files, or folders ending in `/`. */
+  readonly paths: readonly string[];
+  /** Rooms it may import; `*` for any, `a/*` for any below a. Its own room always. */
+  readonly may: readonly string[];
+  /** Rooms it may import with `import()` and as types only. */
+  readonly lazily?: readonly string[] | undefined;
+  /** Modules from outside the repository it may import; absent means any but those that need a mark. */
+  readonly modules?: readonly string[] | undefined;
+  /** May block the event loop: import functions whose name ends in Sync. */
+  readonly blocking?: boolean | undefined;
+  /** May import bun:ffi. */
+  readonly ffi?: boolean | undefined;
+};
+
+/** What must not be reachable by any number of static imports, and why. */
+export type Never = { readonly from: string; readonly to: readonly string[]; readonly why: string };
+
 const isLayers = shapeOf({
   rooms: listOf(
     shapeOf({
-      /** May hold `{x}`, filled with what the path's `{x}` matched. */
       name: isString,
-      /** Files, or folders ending in `/`. */
       paths: listOf(isString),
-      /** Rooms it may import; `*` for any, `a/*` for any below a. Its own room always. */
       may: listOf(isString),
-      /** Rooms it may import with `import()` and as types only. */
       lazily: maybe(listOf(isString)),
-      /** Modules from outside the repository it may import; absent means any but those that need a mark. */
       modules: maybe(listOf(isString)),
-      /** May block the event loop: import functions whose name ends in Sync. */
       blocking: maybe(isBoolean),
-      /** May import bun:ffi. */
       ffi: maybe(isBoolean),
     }),
   ),
-  /** What must not be reachable by any number of static imports, and why. */
   never: listOf(shapeOf({ from: isString, to: listOf(isString), why: isString })),
 });
 
 /** The table of tools/layers.json. */
-export type Layers = typeof isLayers extends (value: unknown) => value is infer T ? T : never;
-type Room = Layers["rooms"][number];
+export type Layers = { readonly rooms: readonly Room[]; readonly never: readonly Never[] };
 type Owned = { readonly room: Room; readonly name: string };
 
 /** The room that owns a file, or undefined. */
@@ -83,7 +95,8 @@ function refusal(layers: Layers, file: string, fact: ImportFact): string | undef
 }
 
 function packageOf(file: string): string {
-  return /^packages\/[^/]+|^[^/]+/.exec(file)?.[0] ?? file;
+  // Tests and tools outside packages/ are one house, without doors between them.
+  return /^packages\/[^/]+/.exec(file)?.[0] ?? "";
 }
 
 /** The shortest way by imports from a file that `isStart` accepts to `goal`, following `kinds`. */

@@ -1,0 +1,82 @@
+// The coverage gate: every RPC, command, flag and configuration key is shown by a test, waits for an issue (waits.json), or stands in
+// uncovered.txt, the list of today's debts, which may only shrink. `--list` prints every item with its tests; `--write` renews the list.
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { isString, readJson, recordOf } from "../../tools/json.ts";
+import { root, say } from "../../tools/project.ts";
+import { allCovers } from "./covers.ts";
+import { allItems } from "./items.ts";
+
+const DEBTS = "tests/coverage/uncovered.txt";
+
+/** How an item stands. */
+export type Standing = { readonly item: string; readonly tests: readonly string[]; readonly waits?: string };
+
+export type Verdict = {
+  readonly standings: readonly Standing[];
+  /** Named by a test but in no list of items: a spelling mistake. */
+  readonly unknown: readonly string[];
+};
+
+function matcher(pattern: string): (item: string) => boolean {
+  if (!pattern.includes("*")) return (item) => item === pattern;
+  const regular = RegExp(
+    `^${pattern
+      .split("*")
+      .map((part) => part.replace(/[.+?^$(){}|[\]\\]/g, "\\$&"))
+      .join(".*")}$`,
+  );
+  return (item) => regular.test(item);
+}
+
+/** Puts items, tests' claims and waiting lists together. */
+export function weigh(
+  items: readonly string[],
+  covers: ReadonlyMap<string, readonly string[]>,
+  waits: Readonly<Record<string, string>>,
+): Verdict {
+  // Configuration keys hold stars of their own (stream_processors.*.path), so an exact name goes before a pattern.
+  const exact = new Set(items);
+  const patterns = [...covers].map(([pattern, tests]) => ({
+    tests,
+    fits: exact.has(pattern) ? (item: string) => item === pattern : matcher(pattern),
+    pattern,
+  }));
+  const waiting = Object.entries(waits).map(([pattern, issue]) => ({ issue, fits: matcher(pattern) }));
+  const standings = items.map((item): Standing => {
+    const tests = [...new Set(patterns.filter((one) => one.fits(item)).flatMap((one) => one.tests))];
+    const issue = waiting.find((one) => one.fits(item))?.issue;
+    return tests.length > 0 || issue === undefined ? { item, tests } : { item, tests, waits: issue };
+  });
+  return { standings, unknown: patterns.filter((one) => !items.some(one.fits)).map((one) => one.pattern) };
+}
+
+async function main(): Promise<void> {
+  const verdict = weigh(
+    await allItems(),
+    await allCovers(),
+    await readJson("tests/coverage/waits.json", recordOf(isString)),
+  );
+  const open = verdict.standings
+    .filter((one) => one.tests.length === 0 && one.waits === undefined)
+    .map((one) => one.item);
+  if (process.argv.includes("--write")) {
+    await writeFile(join(root, DEBTS), open.map((item) => `${item}\n`).join(""));
+  }
+  if (process.argv.includes("--list")) {
+    for (const one of verdict.standings)
+      say(`${one.item}\t${one.waits === undefined ? one.tests.join(" ") || "-" : `waits: ${one.waits}`}`);
+  }
+  const debts = new Set((await readFile(join(root, DEBTS), "utf8").catch(() => "")).split("\n"));
+  const fresh = open.filter((item) => !debts.has(item));
+  for (const item of fresh) say(`no test shows ${item}, no issue awaits it, and it is not among the debts of ${DEBTS}`);
+  for (const item of verdict.unknown) say(`a test claims to show "${item}", which is nothing this product has`);
+  const shown = verdict.standings.filter((one) => one.tests.length > 0).length;
+  const waits = verdict.standings.filter((one) => one.waits !== undefined).length;
+  say(
+    `coverage: of ${verdict.standings.length} items ${shown} shown by tests, ${waits} wait for an issue, ${open.length} without either`,
+  );
+  process.exitCode = fresh.length + verdict.unknown.length === 0 ? 0 : 1;
+}
+
+if (import.meta.main) await main();
