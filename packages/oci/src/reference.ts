@@ -31,6 +31,8 @@ export function parseReference(text: string): Reference {
   const host = parseHost(authority.slice(authority.lastIndexOf("@") + 1), quoted);
   const path = unescapePath(rawPath, quoted);
   if (host === "") throw classified("invalid-argument", "hostname required");
+  // The peer takes these; as a folder of registry settings they would lead elsewhere.
+  if (host === "." || host === "..") throw classified("invalid-argument", "invalid reference");
   const cut = path.search(/[:@]/);
   const name = cut < 0 ? path : path.slice(0, cut);
   const object = cut < 0 ? "" : path.slice(path[cut] === ":" ? cut + 1 : cut);
