@@ -78,8 +78,8 @@ describe("parseJson() and encodeJson()", () => {
     fc.assert(
       fc.property(fc.jsonValue({ maxDepth: 6 }), fc.boolean(), (value, spaced) => {
         const text = JSON.stringify(value, undefined, spaced ? 2 : 0);
-        const ours = JSON.parse(encodeJson(parseJson(text)));
-        expect<unknown>(ours).toEqual(JSON.parse(text));
+        const ours: unknown = JSON.parse(encodeJson(parseJson(text)));
+        expect(ours).toEqual(JSON.parse(text));
       }),
       { numRuns: 500 },
     );

@@ -284,26 +284,13 @@ interface Style {
 }
 
 function write(value: JsonEncodable, parts: string[], style: Style): void {
-  if (value === null) {
-    parts.push("null");
-    return;
-  }
-  switch (typeof value) {
-    case "string":
-      parts.push(quote(value, style));
-      return;
-    case "bigint":
-    case "boolean":
-      parts.push(String(value));
-      return;
-    case "number":
-      if (!Number.isFinite(value)) throw classified("invalid-argument", `write json: unsupported value ${value}`);
-      parts.push(Object.is(value, -0) ? "-0" : String(value));
-      return;
-    case "object":
-      if (isList(value)) writeList(value, parts, style);
-      else writeObject(value, parts, style);
-  }
+  if (typeof value === "string") parts.push(quote(value, style));
+  else if (value === null || typeof value === "bigint" || typeof value === "boolean") parts.push(String(value));
+  else if (typeof value === "number") {
+    if (!Number.isFinite(value)) throw classified("invalid-argument", `write json: unsupported value ${value}`);
+    parts.push(Object.is(value, -0) ? "-0" : String(value));
+  } else if (isList(value)) writeList(value, parts, style);
+  else writeObject(value, parts, style);
 }
 
 function isList(value: object): value is readonly JsonEncodable[] {
@@ -383,7 +370,7 @@ export function cloneJson(value: JsonValue): JsonValue {
   if (!isJsonObject(value)) return value;
   const made: JsonObject = {};
   for (const [key, item] of Object.entries(value)) setKey(made, key, cloneJson(item));
-  const order: unknown = Reflect.get(value, KEY_ORDER);
-  if (Array.isArray(order)) Object.defineProperty(made, KEY_ORDER, { value: [...order] });
+  const order = keysInOrder(value);
+  if (Reflect.has(value, KEY_ORDER)) Object.defineProperty(made, KEY_ORDER, { value: order });
   return made;
 }

@@ -104,7 +104,7 @@ describe("matchers", () => {
     const sort = (wanted: string) =>
       names
         .map(at)
-        .toSorted(only(at(wanted)).compare)
+        .toSorted((a, b) => only(at(wanted)).compare(a, b))
         .map((each) => formatPlatform(each));
     expect(sort("linux/amd64/v3")).toEqual(["linux/amd64/v2", "linux/amd64", "linux/386", "linux/s390x"]);
     expect(sort("linux/riscv64")).toEqual(names);

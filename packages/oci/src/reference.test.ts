@@ -60,17 +60,20 @@ describe("parseReference()", () => {
 
   test("whatever is read never climbs out of its host, and reads the same again", () => {
     fc.assert(
-      fc.property(fc.oneof(fc.string(), fc.webUrl(), fc.string({ unit: fc.constantFrom(..."ab./:@%2e") })), (text) => {
-        let reference: ReturnType<typeof parseReference>;
-        try {
-          reference = parseReference(text);
-        } catch (error) {
-          expect(error).toMatchObject({ errorClass: "invalid-argument" });
-          return;
-        }
-        expect(reference.locator.split("/")).not.toContain("..");
-        expect(referenceHost(reference)).not.toBe("");
-      }),
+      fc.property(
+        fc.oneof(fc.string(), fc.webUrl(), fc.string({ unit: fc.constantFrom("a", "b", ".", "/", ":", "@", "%2e") })),
+        (text) => {
+          let reference: ReturnType<typeof parseReference>;
+          try {
+            reference = parseReference(text);
+          } catch (error) {
+            expect(error).toMatchObject({ errorClass: "invalid-argument" });
+            return;
+          }
+          expect(reference.locator.split("/")).not.toContain("..");
+          expect(referenceHost(reference)).not.toBe("");
+        },
+      ),
       { numRuns: 2000 },
     );
   });
