@@ -22,7 +22,8 @@ export interface ReadOptions {
 /**
  * The bytes of a pipe, FIFO, socket or terminal until its end; EIO from a terminal whose last user has gone is such an
  * end. The descriptor is made non-blocking. Each chunk is the consumer's to keep. At most one chunk (a few hundred KiB)
- * is read ahead of the consumer.
+ * is read ahead of the consumer. Bun's copy of the descriptor is closed by another thread some milliseconds after the
+ * iteration ended, so for that long the pipe still has a reader.
  */
 export async function* readChunks(
   fd: number,
