@@ -8,7 +8,7 @@ export ONLY MINUTES SEED
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help bootstrap build demo test ok fix gen calibrate coverage bench install uninstall clean
+.PHONY: help bootstrap build demo test ok fix gen calibrate conformance coverage bench install uninstall clean
 .PHONY: test-unit test-e2e test-fuzz test-crash test-scale test-vm test-soak
 
 help:
@@ -47,6 +47,9 @@ calibrate: build ## run the end-to-end cases on the real peer and keep the resul
 	@tools/apt.sh test
 	@tools/apt.sh peer
 	@bun tools/test.ts calibrate
+
+conformance: bootstrap ## make docs/conformance.md from the last whole test run
+	@bun tools/conformance.ts --write
 
 coverage: bootstrap ## list every RPC, command, flag and config key with the tests that show its effect
 	@bun tests/coverage/check.ts --list

@@ -18,8 +18,8 @@ const minutes = Number(process.env["MINUTES"] || "10");
 const seed = process.env["SEED"] || String(Math.floor(Math.random() * 2 ** 31));
 const inside = process.env["STEVEDORE_INSIDE"] === "1";
 
-/** One `bun test` may take this long in all; the slowest lane today needs a fraction. */
-const LANE_LIMIT_MS = 25 * 60_000;
+/** One `bun test` may take this long, besides what its slowest case may; the unit tests of all packages need a fraction. */
+const PROCESS_LIMIT_MS = 10 * 60_000;
 /** A test that does not say otherwise; end-to-end cases set their own. */
 const TEST_LIMIT_MS = 20_000;
 
@@ -38,25 +38,26 @@ type Lane = {
   readonly folders: readonly string[];
   readonly pattern: RegExp;
   readonly env?: Readonly<Record<string, string>>;
+  /** Each file in a process of its own: one that hangs or crashes does not take the others' results with it. */
+  readonly apart?: boolean;
+  /** Its files together run for as long as MINUTES says, from SEED. */
+  readonly timed?: boolean;
 };
 
-const UNIT = /(?<!\.(?:fuzz|crash|scale|vm|soak))\.test\.ts$/;
+const TIMED = ["fuzz", "crash", "scale", "vm", "soak"] as const;
+const PLAIN = RegExp(`(?<!\\.(?:${TIMED.join("|")}))\\.test\\.ts$`);
+const END_TO_END = RegExp(`^tests/(?!harness/|coverage/).*${PLAIN.source}`);
+/** In `make test` each of the random lanes has this many minutes. */
+const SHORT_MINUTES = 20 / 60;
+
 const lanes: Readonly<Record<string, Lane>> = {
-  unit: { folders: ["packages", "tools", "tests/harness", "tests/coverage"], pattern: UNIT },
-  e2e: { folders: ["tests"], pattern: /^tests\/(?!harness|coverage).*(?<!\.(?:fuzz|crash|scale|vm|soak))\.test\.ts$/ },
-  calibrate: {
-    folders: ["tests"],
-    pattern: /^tests\/(?!harness|coverage).*(?<!\.(?:fuzz|crash|scale|vm|soak))\.test\.ts$/,
-    env: { STEVEDORE_SIDE: "peer" },
-  },
+  unit: { folders: ["packages", "tools", "tests/harness", "tests/coverage"], pattern: PLAIN },
+  e2e: { folders: ["tests"], pattern: END_TO_END, apart: true },
+  calibrate: { folders: ["tests"], pattern: END_TO_END, apart: true, env: { STEVEDORE_SIDE: "peer" } },
   ...Object.fromEntries(
-    ["fuzz", "crash", "scale", "vm", "soak"].map((name): [string, Lane] => [
+    TIMED.map((name): [string, Lane] => [
       name,
-      {
-        folders: ["packages", "tests"],
-        pattern: RegExp(`\\.${name}\\.test\\.ts$`),
-        env: { MINUTES: String(minutes), SEED: seed },
-      },
+      { folders: ["packages", "tests"], pattern: RegExp(`\\.${name}\\.test\\.ts$`), apart: true, timed: true },
     ]),
   ),
 };
@@ -64,23 +65,44 @@ const lanes: Readonly<Record<string, Lane>> = {
 async function filesOf(lane: Lane): Promise<string[]> {
   const files = (await sources(...lane.folders)).filter((file) => lane.pattern.test(file));
   const named = only === "" ? [] : files.filter((file) => file.includes(only));
-  return named.length > 0 ? named : files;
+  if (only === "" || named.length > 0) return named.length > 0 ? named : files;
+  // A row's id: files that do not name it have no case of it.
+  const texts = await Promise.all(files.map(async (file) => readFile(join(root, file), "utf8")));
+  return files.filter((_, index) => texts[index]?.includes(only) === true);
 }
 
-async function runLane(name: string, lane: Lane, extra: Readonly<Record<string, string>> = {}): Promise<Case[]> {
+async function runLane(
+  name: string,
+  lane: Lane,
+  more: { env?: Readonly<Record<string, string>>; minutes?: number } = {},
+): Promise<Case[]> {
   const files = await filesOf(lane);
   if (files.length === 0) return [];
-  const report = join(root, "build/test", `${name}.xml`);
+  const limit = more.minutes ?? minutes;
+  say(`--- ${name}: ${files.length} files${lane.timed === true ? `, MINUTES=${limit.toFixed(2)} SEED=${seed}` : ""}`);
+  const timed = lane.timed === true ? { MINUTES: String(limit / files.length), SEED: seed } : {};
+  const env = { ...lane.env, ...timed, ...more.env };
+  const testLimit = TEST_LIMIT_MS + (lane.timed === true ? (limit / files.length) * 60_000 : 0);
+  const cases: Case[] = [];
+  for (const group of lane.apart === true ? files.map((file) => [file]) : [files])
+    cases.push(...(await runFiles(name, group, env, testLimit)));
+  return cases;
+}
+
+async function runFiles(
+  lane: string,
+  files: readonly string[],
+  env: Readonly<Record<string, string>>,
+  testLimit: number,
+): Promise<Case[]> {
+  const report = join(root, "build/test", `${lane}.xml`);
   await rm(report, { force: true });
   const byName = only === "" || files.some((file) => file.includes(only)) ? [] : [`--test-name-pattern=\\b${only}\\b`];
-  say(
-    `--- ${name}: ${files.length} files${lane.env?.["SEED"] === undefined ? "" : `, MINUTES=${minutes} SEED=${seed}`}`,
-  );
   const child = Bun.spawn(
     [
       process.execPath,
       "test",
-      `--timeout=${TEST_LIMIT_MS}`,
+      `--timeout=${testLimit}`,
       "--reporter=junit",
       `--reporter-outfile=${report}`,
       ...byName,
@@ -88,18 +110,22 @@ async function runLane(name: string, lane: Lane, extra: Readonly<Record<string, 
     ],
     {
       cwd: root,
-      env: { ...process.env, CI: "1", ...lane.env, ...extra },
+      env: { ...process.env, CI: "1", ...env },
       stdin: "ignore",
       stdout: "inherit",
       stderr: "inherit",
-      timeout: Math.max(LANE_LIMIT_MS, (minutes + 5) * 60_000),
+      timeout: PROCESS_LIMIT_MS + testLimit,
     },
   );
   const code = await child.exited;
   const cases = readJunit(await readFile(report, "utf8").catch(() => ""));
   // The runner itself failed: a file that does not load, a crash, the time limit.
   if (code !== 0 && !(byName.length > 0 && cases.length === 0) && !cases.some((one) => one.state === "failed")) {
-    cases.push({ file: name, name: `the test runner ended with status ${code}`, state: "failed" });
+    cases.push({
+      file: files.length === 1 ? (files[0] ?? lane) : lane,
+      name: `the test runner ended with status ${code}`,
+      state: "failed",
+    });
   }
   return cases;
 }
@@ -155,9 +181,11 @@ async function runAll(wanted: string): Promise<Case[]> {
   const calibration: Calibration = await calibratedCases();
   const product = calibration.complete ? { STEVEDORE_SIDE: "product" } : {};
   if (wanted === "all" && only === "") cases.push(...(await gate()));
-  for (const name of wanted === "all" ? ["unit", "e2e"] : [wanted]) {
+  for (const name of wanted === "all" ? ["unit", "e2e", "fuzz", "crash"] : [wanted]) {
     const lane = lanes[name];
-    if (lane !== undefined) cases.push(...(await runLane(name, lane, name === "e2e" ? product : {})));
+    const short = wanted === "all" ? { minutes: SHORT_MINUTES } : {};
+    if (lane !== undefined)
+      cases.push(...(await runLane(name, lane, { ...short, env: name === "e2e" ? product : {} })));
   }
   if (wanted === "calibrate") await keepCalibration(cases);
   const judged = judge(
