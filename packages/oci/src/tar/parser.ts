@@ -169,7 +169,7 @@ export class TarParser {
           break;
         }
         default:
-          throw this.#state satisfies never;
+          this.#state satisfies never;
       }
     }
     this.#consumed += bytes.length;
