@@ -133,7 +133,7 @@ export class ClientCall implements StreamHandler {
 
   /** No more messages from us. */
   closeSend(): void {
-    this.stream.sendData([], { end: true });
+    void this.stream.sendData([], { end: true });
   }
 
   /** Ends the call with `reason`, here and at the server. */

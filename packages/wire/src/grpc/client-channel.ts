@@ -132,7 +132,7 @@ export class GrpcChannel {
   close(): void {
     if (this.#closed !== undefined) return;
     this.#closed = classified("unavailable", "transport closed: unavailable");
-    for (const limits of [...this.#calls]) limits.end(this.#closed);
+    for (const limits of this.#calls) limits.end(this.#closed);
     this.#ready?.connection.end();
     this.#ready = undefined;
     void this.#connecting?.then(

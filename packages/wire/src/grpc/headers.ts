@@ -73,7 +73,6 @@ const PLAIN = /^[\x20-\x24\x26-\x7e]*$/;
 
 /** The message of a grpc-message header. What is no valid escape stays as it is. */
 export function decodeMessage(value: string): string {
-  // oxlint-disable-next-line no-control-regex -- header values are characters below 256
   if (!value.includes("%") && /^[\0-\x7f]*$/.test(value)) return value;
   const bytes: number[] = [];
   for (let i = 0; i < value.length; i++) {

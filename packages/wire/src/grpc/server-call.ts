@@ -209,10 +209,12 @@ export class ServerCall implements CallContext, StreamHandler {
     }
     const ended = this.#environment.running();
     try {
-      const { value } = await messages.next();
-      const request = this.#parse(handler.method.input, value);
+      const first = await messages.next();
+      if (first.done === true) return;
+      const request = this.#parse(handler.method.input, first.value);
       const answer = await handler.call(request, this);
-      if (!this.#done) this.#send(handler.method.output, answer);
+      // Nobody waits for the queue of a single message.
+      if (!this.#done) void this.#send(handler.method.output, answer);
       this.#finish(OK);
     } catch (error) {
       this.#finish(statusOf(error));

@@ -187,7 +187,7 @@ export class GrpcServer {
   }
 
   #closeAll(): void {
-    for (const connection of [...this.#connections]) connection.end();
+    for (const connection of this.#connections) connection.end();
   }
 
   #listen(where: string, listen: () => Listener): Listener {

@@ -748,7 +748,7 @@ export class H2Connection {
     this.#peerGone = true;
     if (!this.#server) {
       const message = `connection is going away: ${errorCodeName(code)}${debug === "" ? "" : `, debug data: ${JSON.stringify(debug)}`}`;
-      for (const stream of [...this.#streams.values()]) {
+      for (const stream of Array.from(this.#streams.values())) {
         if (stream.id <= last) continue;
         const { handler } = stream;
         this.#remove(stream);
@@ -811,7 +811,7 @@ export class H2Connection {
   }
 
   #abortAll(message: string): void {
-    for (const stream of [...this.#streams.values()]) {
+    for (const stream of Array.from(this.#streams.values())) {
       const { handler } = stream;
       this.#remove(stream);
       handler?.aborted(connectionLost(this.#cause === undefined ? message : this.#cause.message));
@@ -843,7 +843,6 @@ function malformed(fields: readonly HeaderField[], request: boolean): string | u
     }
     regular = true;
     if (name === "" || /[^!#-'*+\-.0-9^-z|~]/.test(name)) return `malformed header name ${JSON.stringify(name)}`;
-    // oxlint-disable-next-line no-control-regex -- these three are what the RFC forbids
     if (/[\0\r\n]/.test(value)) return `malformed value of header ${name}`;
     if (name === "connection" || name === "transfer-encoding" || name === "upgrade" || name === "keep-alive") {
       return `header ${name} is not for HTTP/2`;
