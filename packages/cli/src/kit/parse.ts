@@ -14,6 +14,8 @@ export interface Parsed<S extends FlagSet> {
   readonly rest: readonly string[];
   /** Whether `--help` or `-h` was among the flags. */
   readonly help: boolean;
+  /** Whether `--version` or `-v` was, where {@link ParseOptions.version} asked for it. */
+  readonly version: boolean;
 }
 
 /** A flag's slot and what parsing needs to know of the flag. */
@@ -29,6 +31,8 @@ export interface ParseOptions {
    * peer took flags behind their first arguments, and walk-throughs still do.
    */
   readonly leadingArguments?: number;
+  /** Take `--version` and `-v`, which only a whole program has. */
+  readonly version?: boolean;
 }
 
 /**
@@ -38,7 +42,7 @@ export interface ParseOptions {
 export function parseFlags<S extends FlagSet>(
   flags: S,
   args: readonly string[],
-  { env, leadingArguments = 0 }: ParseOptions,
+  { env, leadingArguments = 0, version: takesVersion = false }: ParseOptions,
 ): Parsed<S> {
   const byName = new Map<string, { key: string; slot: Slot }>();
   const slots = new Map<string, Slot>();
@@ -55,6 +59,7 @@ export function parseFlags<S extends FlagSet>(
   }
   let at = 0;
   let help = false;
+  let version = false;
   const leading: string[] = [];
   for (; at < args.length; at++) {
     const arg = args[at];
@@ -78,6 +83,10 @@ export function parseFlags<S extends FlagSet>(
         help = true;
         continue;
       }
+      if (takesVersion && (name === "version" || name === "v")) {
+        version = true;
+        continue;
+      }
       throw new UsageError(`flag provided but not defined: -${name}`);
     }
     given.add(found.key);
@@ -92,7 +101,7 @@ export function parseFlags<S extends FlagSet>(
       setValue(found.slot, next, { name });
     }
   }
-  return { values: valuesOf<S>(slots), given, rest: [...leading, ...args.slice(at)], help };
+  return { values: valuesOf<S>(slots), given, rest: [...leading, ...args.slice(at)], help, version };
 }
 
 function setValue(slot: Slot, text: string, of: { readonly name: string; readonly from?: string }): void {

@@ -17,6 +17,8 @@ export interface Program<S extends FlagSet, G> {
   readonly commands: readonly CommandEntry<G>[];
   /** Turns global flags into what commands see. Must be cheap: it runs for help as well. */
   readonly globals: (flags: FlagValues<S>, io: CommandIO) => G;
+  /** What runs when no command is named; absent: the program's page is shown. */
+  readonly defaultAction?: (globals: G, io: CommandIO) => Promise<number>;
 }
 
 /** Thrown by an action to end with an exit code and no message of its own. */
@@ -82,13 +84,18 @@ async function dispatch<S extends FlagSet, G>(
   io: CommandIO,
 ): Promise<number> {
   const page = (): string => programHelp(program);
-  const parsed = guardUsage(() => parseFlags({ ...program.flags }, argv, { env: io.env }), { io, page });
+  const parsed = guardUsage(() => parseFlags({ ...program.flags }, argv, { env: io.env, version: true }), { io, page });
   if (parsed.help) {
     io.stdout.write(page());
     return 0;
   }
+  if (parsed.version) {
+    io.stdout.write(`${program.versionLine}\n`);
+    return 0;
+  }
   const [name, ...rest] = parsed.rest;
   if (name === undefined) {
+    if (program.defaultAction !== undefined) return program.defaultAction(program.globals(parsed.values, io), io);
     io.stdout.write(page());
     return 0;
   }

@@ -1,0 +1,66 @@
+/**
+ * The one binary. It answers by the name it is called with, or by its first argument (`stevedore ctr ...`), and loads
+ * only that program's modules.
+ */
+import { messageOf } from "@stevedore/base/errors";
+
+/** A program of the binary: takes its arguments, without a program name, and resolves to the exit code. */
+type Entry = (argv: readonly string[]) => Promise<number>;
+
+const PROGRAMS: Readonly<Record<string, Entry>> = {
+  containerd: async (argv) => {
+    const [{ runContainerd }, { processIO }] = await Promise.all([
+      import("./containerd/main.ts"),
+      import("./process-io.ts"),
+    ]);
+    return runContainerd(argv, processIO());
+  },
+  ctr: async (argv) => {
+    const [{ runCtr }, { processIO }] = await Promise.all([import("./ctr/main.ts"), import("./process-io.ts")]);
+    return runCtr(argv, processIO({ interruptible: true }));
+  },
+  "containerd-shim-runc-v2": async (argv) => (await import("@stevedore/shim/main")).runShim(argv),
+};
+
+/** Parts that the programs start as processes of their own; users have no business with them. */
+const PARTS: Readonly<Record<string, Entry>> = {
+  "unpack-worker": async (argv) => (await import("@stevedore/worker")).runUnpackWorker(argv),
+};
+
+const USAGE = `Usage: stevedore PROGRAM [ARGUMENT...]
+
+Programs: ${Object.keys(PROGRAMS).join(", ")}
+
+Each is also called by its own name, through a link to this binary.
+`;
+
+function lookUp(name: string): Entry | undefined {
+  return Object.hasOwn(PROGRAMS, name) ? PROGRAMS[name] : undefined;
+}
+
+async function dispatch(): Promise<number> {
+  const argv = process.argv.slice(2);
+  const called = process.argv0.slice(process.argv0.lastIndexOf("/") + 1);
+  const byName = lookUp(called);
+  if (byName !== undefined) return byName(argv);
+  const [name = "", ...rest] = argv;
+  const entry = lookUp(name) ?? (Object.hasOwn(PARTS, name) ? PARTS[name] : undefined);
+  if (entry !== undefined) return entry(rest);
+  if (name === "--version" || name === "-v" || name === "version") {
+    const { VERSION } = await import("./version.ts");
+    process.stdout.write(`stevedore ${VERSION.version} ${VERSION.revision}\n`);
+    return 0;
+  }
+  const asked = name === "" || name === "--help" || name === "-h" || name === "help";
+  if (!asked) process.stderr.write(`stevedore: no program "${name}"\n`);
+  (asked ? process.stdout : process.stderr).write(USAGE);
+  return asked ? 0 : 1;
+}
+
+dispatch().then(
+  (code) => process.exit(code),
+  (error: unknown) => {
+    process.stderr.write(`stevedore: ${messageOf(error)}\n`);
+    process.exit(1);
+  },
+);
