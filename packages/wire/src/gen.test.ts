@@ -94,7 +94,7 @@ function addFile(file: DescFile, pkg: string, lines: Lines): void {
 async function generatedPackages(): Promise<Map<string, Lines>> {
   const packages = new Map<string, Lines>();
   for (const path of readdirSync(join(WIRE, "gen"), { recursive: true, encoding: "utf8" })) {
-    if (!path.endsWith("_pb.ts")) continue;
+    if (!path.endsWith("_pb.ts") || path.startsWith("light/")) continue;
     const module: unknown = await import(join(WIRE, "gen", path));
     if (typeof module !== "object" || module === null) throw new Error(`${path} is no module`);
     const file = Object.values(module).find(isFile);

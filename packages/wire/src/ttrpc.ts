@@ -2,12 +2,11 @@ import {
   type DescMessage,
   type DescMethodStreaming,
   type DescMethodUnary,
-  fromBinary,
   type MessageShape,
-  toBinary,
 } from "@bufbuild/protobuf";
 import { classified, messageOf } from "@stevedore/base";
 import type { MetadataPair, Method, Server, ServerCall, Client as TtrpcClient } from "@stevedore/ttrpc";
+import { decodeMessage, encodeMessage } from "./codec.ts";
 import { Metadata } from "./rpc/metadata.ts";
 import type { MethodHandler, Router } from "./rpc/router.ts";
 import type { CallContext, CallOptions, Transport } from "./rpc/types.ts";
@@ -30,7 +29,7 @@ function ttrpcMethod(handler: MethodHandler): Method {
     return {
       kind: "unary",
       call: async (payload, call) =>
-        toBinary(output, await handler.call(parse(input, payload), new TtrpcContext(call))),
+        encodeMessage(output, await handler.call(parse(input, payload), new TtrpcContext(call))),
     };
   }
   return {
@@ -39,7 +38,7 @@ function ttrpcMethod(handler: MethodHandler): Method {
     serverStreams: methodKind !== "client_streaming",
     async *call(requests, call) {
       const answers = handler.call(parseAll(input, requests), new TtrpcContext(call));
-      for await (const answer of answers) yield toBinary(output, answer);
+      for await (const answer of answers) yield encodeMessage(output, answer);
     },
   };
 }
@@ -92,7 +91,7 @@ export function ttrpcTransport(client: TtrpcClient): Transport {
       request: MessageShape<I>,
       options: CallOptions,
     ): Promise<MessageShape<O>> {
-      const payload = toBinary(method.input, request);
+      const payload = encodeMessage(method.input, request);
       const answer = await client.call(method.parent.typeName, method.name, payload, ttrpcOptions(options));
       return parse(method.output, answer);
     },
@@ -145,13 +144,13 @@ async function* encodeAll<D extends DescMessage>(
   schema: D,
   messages: AsyncIterable<MessageShape<D>>,
 ): AsyncGenerator<Uint8Array> {
-  for await (const message of messages) yield toBinary(schema, message);
+  for await (const message of messages) yield encodeMessage(schema, message);
 }
 
 /** @throws internal when the bytes are no such message, in the peer's words. */
 function parse<D extends DescMessage>(schema: D, payload: Uint8Array): MessageShape<D> {
   try {
-    return fromBinary(schema, payload);
+    return decodeMessage(schema, payload);
   } catch (cause) {
     throw classified("internal", `ttrpc: error unmarshalling payload: ${messageOf(cause)}`, { cause });
   }

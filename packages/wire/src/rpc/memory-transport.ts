@@ -2,11 +2,10 @@ import {
   type DescMessage,
   type DescMethodStreaming,
   type DescMethodUnary,
-  fromBinary,
   type MessageShape,
-  toBinary,
 } from "@bufbuild/protobuf";
 import { ClassifiedError as Classified, type ClassifiedError, classified, errorClassOf } from "@stevedore/base";
+import { decodeMessage, encodeMessage } from "../codec.ts";
 import { errorOf, statusOf } from "../status.ts";
 import { Metadata } from "./metadata.ts";
 import type { MethodHandler, Router } from "./router.ts";
@@ -39,10 +38,10 @@ class MemoryTransport implements Transport {
     try {
       const handler = this.#find(method.parent.typeName, method.name);
       if (handler.kind !== "unary") throw classified("internal", `method ${method.name} is not unary`);
-      const copy = fromBinary(handler.method.input, toBinary(method.input, request));
+      const copy = decodeMessage(handler.method.input, encodeMessage(method.input, request));
       const answer = await call.race(handler.call(copy, call));
       options.onHeaders?.(call.responseHeaders);
-      return fromBinary(method.output, toBinary(handler.method.output, answer));
+      return decodeMessage(method.output, encodeMessage(handler.method.output, answer));
     } catch (error) {
       throw onWire(error);
     } finally {
@@ -62,7 +61,7 @@ class MemoryTransport implements Transport {
       const handler = this.#find(method.parent.typeName, method.name);
       if (handler.kind !== "stream") throw classified("internal", `method ${method.name} does not stream`);
       const { input, output } = handler.method;
-      const copies = mapAsync(requests, (each) => fromBinary(input, toBinary(method.input, each)));
+      const copies = mapAsync(requests, (each) => decodeMessage(input, encodeMessage(method.input, each)));
       const iterator = handler.call(copies, call)[Symbol.asyncIterator]();
       answers = iterator;
       let first = true;
@@ -71,7 +70,7 @@ class MemoryTransport implements Transport {
         if (first) options.onHeaders?.(call.responseHeaders);
         first = false;
         if (next.done === true) break;
-        yield fromBinary(method.output, toBinary(output, next.value));
+        yield decodeMessage(method.output, encodeMessage(output, next.value));
       }
     } catch (error) {
       throw onWire(error);

@@ -1,5 +1,4 @@
 import {
-  create,
   type DescMessage,
   type DescMethod,
   type DescMethodStreaming,
@@ -9,6 +8,7 @@ import {
   type Message,
 } from "@bufbuild/protobuf";
 import { classified } from "@stevedore/base";
+import { makeMessage } from "../codec.ts";
 import type { CallContext, ServiceImpl } from "./types.ts";
 
 /** A unary method as carriers call it. */
@@ -205,7 +205,7 @@ export function initMessage(schema: DescMessage, value: unknown, what: string): 
     if (value.$typeName === schema.typeName) return value;
     throw classified("internal", `${what}: found a ${value.$typeName}, want a ${schema.typeName}`);
   }
-  if (isRecord(value)) return create(schema, value);
+  if (isRecord(value)) return makeMessage(schema, value);
   throw classified("internal", `${what}: found ${typeof value}, want a ${schema.typeName}`);
 }
 

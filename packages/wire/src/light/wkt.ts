@@ -1,0 +1,9 @@
+import type { Any, Duration, Empty, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
+import { lightMessage } from "./message.ts";
+
+/** The well-known types the peers' messages use, without descriptors. */
+export const AnySchema = lightMessage<Any>("google.protobuf.Any", "1typeUrl:s 2value:y");
+export const DurationSchema = lightMessage<Duration>("google.protobuf.Duration", "1seconds:l 2nanos:i");
+export const EmptySchema = lightMessage<Empty>("google.protobuf.Empty", "");
+export const FieldMaskSchema = lightMessage<FieldMask>("google.protobuf.FieldMask", "1paths:*s");
+export const TimestampSchema = lightMessage<Timestamp>("google.protobuf.Timestamp", "1seconds:l 2nanos:i");
