@@ -4,7 +4,7 @@ import { basename, dirname } from "node:path";
 import { classified } from "@stevedore/base/errors";
 import { check, ERRNO, isErrno, resultOrErrno, retryInterrupted, SyscallError } from "./errno.ts";
 import { closeQuietly, O, OwnedFd } from "./fd.ts";
-import { i32, libc, pointer, u32 } from "./ffi.ts";
+import { cString, i32, libc, pointer, u32 } from "./ffi.ts";
 import { attemptUntil } from "./io.ts";
 import { chmodFd, openAt2 } from "./path.ts";
 
@@ -22,6 +22,7 @@ const lib = libc({
   accept4: { args: [i32, pointer, pointer, i32], returns: i32 },
   getsockopt: { args: [i32, i32, i32, pointer, pointer], returns: i32 },
   sendmsg: { args: [i32, pointer, i32], returns: i32 },
+  chmod: { args: [pointer, u32], returns: i32 },
   recvmsg: { args: [i32, pointer, i32], returns: i32 },
 });
 
@@ -214,6 +215,8 @@ export function listenUnix(path: string, options: ListenOptions = {}): OwnedFd {
     withShortPath(path, (short) => {
       const address = socketAddress(short);
       check(lib().bind(fd.fd, address, address.byteLength), "bind", path);
+      // The umask may have taken bits away; nobody can have connected yet, since listen comes later.
+      if (!path.startsWith("@")) check(lib().chmod(cString(short), mode), "chmod", path);
     });
     if (kind !== SOCK.DGRAM) check(lib().listen(fd.fd, backlog), "listen", path);
     return fd;
