@@ -3,11 +3,10 @@ import {
   type DescMethod,
   type DescMethodStreaming,
   type DescMethodUnary,
-  fromBinary,
   type MessageShape,
-  toBinary,
 } from "@bufbuild/protobuf";
 import { classified, messageOf } from "@stevedore/base";
+import { decodeMessage, encodeMessage } from "../codec.ts";
 import type { CallOptions, Transport } from "../rpc/types.ts";
 import { type ChannelOptions, GrpcChannel } from "./client-channel.ts";
 
@@ -31,7 +30,7 @@ export class GrpcTransport implements Transport {
     request: MessageShape<I>,
     options: CallOptions,
   ): Promise<MessageShape<O>> {
-    const answer = await this.channel.unary(pathOf(method), toBinary(method.input, request), options);
+    const answer = await this.channel.unary(pathOf(method), encodeMessage(method.input, request), options);
     return parse(method.output, answer);
   }
 
@@ -57,12 +56,12 @@ async function* encodeAll<D extends DescMessage>(
   schema: D,
   messages: AsyncIterable<MessageShape<D>>,
 ): AsyncGenerator<Uint8Array> {
-  for await (const message of messages) yield toBinary(schema, message);
+  for await (const message of messages) yield encodeMessage(schema, message);
 }
 
 function parse<D extends DescMessage>(schema: D, payload: Uint8Array): MessageShape<D> {
   try {
-    return fromBinary(schema, payload);
+    return decodeMessage(schema, payload);
   } catch (cause) {
     throw classified("internal", `grpc: failed to unmarshal the received message: ${messageOf(cause)}`, { cause });
   }

@@ -1,5 +1,6 @@
-import { type DescMessage, fromBinary, type Message, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import type { DescMessage, Message, MessageShape } from "@bufbuild/protobuf";
 import { type ClassifiedError, classified, messageOf } from "@stevedore/base";
+import { decodeMessage, encodeMessage } from "../codec.ts";
 import type { HeaderField } from "../h2/protocol.ts";
 import type { H2Stream, StreamAbort, StreamHandler } from "../h2/stream.ts";
 import { Metadata } from "../rpc/metadata.ts";
@@ -262,14 +263,14 @@ export class ServerCall implements CallContext, StreamHandler {
   #parse<D extends DescMessage>(schema: D, payload: Uint8Array): MessageShape<D> {
     this.#received++;
     try {
-      return fromBinary(schema, payload);
+      return decodeMessage(schema, payload);
     } catch (cause) {
       throw classified("internal", `grpc: error unmarshalling request: ${messageOf(cause)}`, { cause });
     }
   }
 
   #send(schema: DescMessage, message: Message): Promise<void> | undefined {
-    const payload = toBinary(schema, message);
+    const payload = encodeMessage(schema, message);
     if (payload.length > this.#environment.maxSend) {
       throw classified(
         "resource-exhausted",
