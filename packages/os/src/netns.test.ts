@@ -85,7 +85,7 @@ test("sockets and mounts come by descriptor, failures as they were", async () =>
     expect(String(error)).toContain(`open ${dir}/missing: no such file or directory`);
   }
   expect(runOneShot({ op: "open", path: "/", flags: 0 }, { namespaces: { net: `${dir}/nope` } })).rejects.toThrow(
-    "no answer",
+    /no answer: .*nope/,
   );
   await Bun.sleep(200);
 });

@@ -1,7 +1,9 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { classified, ERROR_CLASSES } from "@stevedore/base/errors";
 import { SyscallError } from "./errno.ts";
 import type { OwnedFd } from "./fd.ts";
+import { readChunks } from "./io.ts";
 import type { MountStep } from "./mount.ts";
 import { awaitDescriptors, SOCK, sendDescriptors, socketPair } from "./socket.ts";
 import { findExecutable, spawnChild } from "./spawn.ts";
@@ -99,16 +101,18 @@ export async function runOneShot(
     throw classified("out-of-range", `run helper: request of ${bytes.byteLength} bytes`);
   const [ours, theirs] = socketPair(SOCK.SEQPACKET);
   using _ours = ours;
-  await using child = ((): ReturnType<typeof spawnChild> => {
-    using _theirs = theirs;
-    // stderr is ours: a helper that dies says why there.
-    return spawnChild(command(options), { env: {}, extraFds: [theirs.fd], signal });
-  })();
+  using _theirs = theirs; // kept until the end, so that sending to a helper that died is no error of its own
+  await using child = spawnChild(command(options), { env: {}, extraFds: [theirs.fd], stderr: "pipe", signal });
   sendDescriptors(ours.fd, bytes, []);
+  const complaint = firstText(child.stderr);
   const ended = new AbortController();
-  void child.exited.then(({ code }) => {
-    // The answer, if any, is in the socket by now: one more look before giving up.
-    setTimeout(() => ended.abort(classified("internal", `run helper: it ended with ${code} and no answer`)), 50);
+  void child.exited.then(async ({ code }) => {
+    // The answer, if any, is in the socket by now, and is taken before this.
+    const said = await complaint;
+    await sleep(ANSWER_GRACE_MS);
+    ended.abort(
+      classified("internal", `run helper: it ended with ${code} and no answer${said === "" ? "" : `: ${said}`}`),
+    );
     return code;
   });
   const message = await awaitDescriptors(ours.fd, {
@@ -131,6 +135,21 @@ export async function runOneShot(
   const known = ERROR_CLASSES.find((errorClass) => errorClass === answer.errorClass);
   throw classified(known ?? "unknown", answer.message);
 }
+
+/** How long an answer that is in the socket already may need to be seen. */
+const ANSWER_GRACE_MS = 50;
+
+/** The first bytes of what a helper says on stderr, for the message; read to its end so that it is not blocked. */
+async function firstText(stderr: OwnedFd | undefined): Promise<string> {
+  let text = "";
+  if (stderr === undefined) return text;
+  for await (const chunk of readChunks(stderr.release())) {
+    if (text.length < MAX_COMPLAINT) text += new TextDecoder().decode(chunk);
+  }
+  return text.slice(0, MAX_COMPLAINT).trim();
+}
+
+const MAX_COMPLAINT = 500;
 
 function parseAnswer(bytes: Uint8Array): OneShotAnswer {
   if (bytes.byteLength === 0) throw classified("internal", "run helper: it ended without an answer");
