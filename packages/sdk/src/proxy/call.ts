@@ -18,7 +18,10 @@ export function callOptions(context: RequestContext): CallOptions {
  * The client of a service, made at its first call, so that a program loads only the messages it uses. `load` imports the
  * generated module.
  */
-export function lazyClient<S extends DescService>(transport: Transport, load: () => Promise<S>): () => Promise<Client<S>> {
+export function lazyClient<S extends DescService>(
+  transport: Transport,
+  load: () => Promise<S>,
+): () => Promise<Client<S>> {
   let made: Promise<Client<S>> | undefined;
   return async () => {
     made ??= load().then((service) => createClient(service, transport));

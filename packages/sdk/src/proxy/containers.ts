@@ -19,7 +19,10 @@ export function containersProxy(transport: Transport): ContainerStore {
       return answer.containers.map(containerFromProto);
     },
     create: async (context, container) => {
-      const answer = await (await containers()).create({ container: containerToProto(container) }, callOptions(context));
+      const answer = await (await containers()).create(
+        { container: containerToProto(container) },
+        callOptions(context),
+      );
       return containerFromProto(present(answer.container, "container"));
     },
     update: async (context, container, fields) => {

@@ -1,4 +1,5 @@
-import { type RequestContext, classified, isErrorClass } from "@stevedore/base";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { classified, isErrorClass, type RequestContext } from "@stevedore/base";
 import { contentInfoFromProto, ingestStatusFromProto } from "@stevedore/convert/content";
 import type {
   CommitOptions,
@@ -8,8 +9,10 @@ import type {
   IngestStatus,
   WriterOptions,
 } from "@stevedore/core";
-import type { WriteContentRequest, WriteContentResponse } from "@stevedore/wire/gen/containerd/services/content/v1/content_pb";
-import type { MessageInitShape } from "@bufbuild/protobuf";
+import type {
+  WriteContentRequest,
+  WriteContentResponse,
+} from "@stevedore/wire/gen/containerd/services/content/v1/content_pb";
 import type { Transport } from "@stevedore/wire/rpc/index";
 import { callOptions, lazyClient, present } from "./call.ts";
 import { RequestQueue } from "./request-queue.ts";
@@ -17,7 +20,9 @@ import { RequestQueue } from "./request-queue.ts";
 /** Bytes of content in one message; daemons accept 16 MiB, smaller messages share a connection better. */
 const WRITE_CHUNK = 1024 * 1024;
 
-type WriteInit = MessageInitShape<typeof import("@stevedore/wire/gen/containerd/services/content/v1/content_pb")["WriteContentRequestSchema"]>;
+type WriteInit = MessageInitShape<
+  typeof import("@stevedore/wire/gen/containerd/services/content/v1/content_pb")["WriteContentRequestSchema"]
+>;
 
 /** WriteAction of the protocol. */
 const STAT = 0;
@@ -61,7 +66,8 @@ export function contentProxy(transport: Transport): ContentStore {
       return {
         size,
         readAt: async (offset, length) => {
-          if (offset < 0) throw classified("out-of-range", `read content ${digest}: offset ${offset} is negative: out of range`);
+          if (offset < 0)
+            throw classified("out-of-range", `read content ${digest}: offset ${offset} is negative: out of range`);
           const wanted = Math.min(length, size - offset);
           if (wanted <= 0) return new Uint8Array();
           const bytes = new Uint8Array(wanted);
@@ -151,7 +157,8 @@ async function openWriter(call: WriteCall, { ref, total = 0, expected = "" }: Wr
     digest: () => digest,
     truncate: async (size) => {
       if (size === offset) return;
-      if (size !== 0) throw classified("invalid-argument", `truncate ingest ${ref}: to ${size} of ${offset} bytes: invalid argument`);
+      if (size !== 0)
+        throw classified("invalid-argument", `truncate ingest ${ref}: to ${size} of ${offset} bytes: invalid argument`);
       // A write at offset 0 restarts the ingest on the daemon.
       offset = 0;
     },

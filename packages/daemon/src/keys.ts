@@ -1,0 +1,53 @@
+/** Typed names of the plugins that others ask for. */
+import type {
+  ContainerStore,
+  ContentStore,
+  DeprecationLog,
+  Differ,
+  EventExchange,
+  ImageStore,
+  LeaseManager,
+  NamespaceStore,
+  Snapshotter,
+  TaskManager,
+} from "@stevedore/core";
+import { PluginType } from "@stevedore/plugins/ids";
+import type { Router } from "@stevedore/wire/rpc/index";
+import { pluginKey } from "./graph.ts";
+
+/** What the metadata store gives: every store of named objects, wrapped with namespaces, leases and labels. */
+export interface MetadataStores {
+  readonly images: ImageStore;
+  readonly containers: ContainerStore;
+  readonly leases: LeaseManager;
+  readonly namespaces: NamespaceStore;
+  readonly content: ContentStore;
+  /** By the name clients use. */
+  readonly snapshotters: ReadonlyMap<string, Snapshotter>;
+}
+
+/** A plugin of type `io.containerd.grpc.v1`: puts its service on the router. */
+export interface GrpcService {
+  readonly kind: "grpc-service";
+  readonly register: (router: Router) => void;
+}
+
+export function isGrpcService(value: unknown): value is GrpcService {
+  return typeof value === "object" && value !== null && "kind" in value && value.kind === "grpc-service";
+}
+
+export const Key = {
+  content: pluginKey<ContentStore>(PluginType.content, "content"),
+  deprecations: pluginKey<DeprecationLog>(PluginType.warning, "deprecations"),
+  events: pluginKey<EventExchange>(PluginType.event, "exchange"),
+  metadata: pluginKey<MetadataStores>(PluginType.metadata, "bolt"),
+  containersService: pluginKey<ContainerStore>(PluginType.service, "containers-service"),
+  contentService: pluginKey<ContentStore>(PluginType.service, "content-service"),
+  diffService: pluginKey<Differ>(PluginType.service, "diff-service"),
+  imagesService: pluginKey<ImageStore>(PluginType.service, "images-service"),
+  leases: pluginKey<LeaseManager>(PluginType.lease, "manager"),
+  namespacesService: pluginKey<NamespaceStore>(PluginType.service, "namespaces-service"),
+  snapshotsService: pluginKey<ReadonlyMap<string, Snapshotter>>(PluginType.service, "snapshots-service"),
+  tasksService: pluginKey<TaskManager>(PluginType.service, "tasks-service"),
+  runtime: pluginKey<TaskManager>(PluginType.runtime, "task"),
+};

@@ -1,0 +1,101 @@
+/** One daemon's life: configuration, plugins, sockets, signals, end. */
+import { createLogger, type Logger, messageOf } from "@stevedore/base";
+import type { DaemonArguments } from "./arguments.ts";
+import { builtins } from "./builtins.ts";
+import { CGROUP_V1, createDeprecationLog, hostUsesCgroupV1 } from "./deprecations.ts";
+import { PluginGraph } from "./graph.ts";
+import { applyOomScore, joinCgroup, lockRoot, makeFolders } from "./host.ts";
+import { DaemonLog, parseLogFormat, parseLogLevel } from "./log-sink.ts";
+import { loadSettings, type Settings } from "./settings.ts";
+
+export type { DaemonArguments } from "./arguments.ts";
+
+/** How long the end of the daemon may take before it ends without waiting for plugins. */
+const SHUTDOWN_MS = 10_000;
+
+/**
+ * Runs the daemon until it is told to end.
+ * @returns the exit code: 0 after TERM or INT.
+ */
+export async function runDaemon(args: DaemonArguments): Promise<number> {
+  const started = performance.now();
+  let log = createLogger(new DaemonLog("info", "text"));
+  try {
+    const settings = await loadSettings(args);
+    const sink = new DaemonLog(
+      settings.logLevel === "" ? "info" : parseLogLevel(settings.logLevel),
+      parseLogFormat(settings.logFormat),
+    );
+    log = createLogger(sink);
+    log.info("starting containerd", { version: args.version.version, revision: args.version.revision });
+    for (const warning of settings.loaded.warnings) log.warn(warning);
+    await using stack = new AsyncDisposableStack();
+    await makeFolders(settings);
+    stack.use(lockRoot(settings.root));
+    if (settings.cgroupPath !== "") await joinCgroup(settings.cgroupPath);
+    applyOomScore(settings.oomScore, log);
+    const ended = watchSignals(log);
+    const graph = stack.use(await startGraph(args, settings, log));
+    log.info(`containerd successfully booted in ${((performance.now() - started) / 1000).toFixed(6)}s`);
+    const { notifyReady, notifyStopping } = await import("./sd-notify.ts");
+    await notifyReady(log);
+    const signal = await ended;
+    log.info("received signal", { signal });
+    await notifyStopping(log);
+    await endInTime(graph, log);
+    return 0;
+  } catch (error) {
+    log.error("failed to start daemon", { error: messageOf(error) });
+    process.stderr.write(`containerd: ${messageOf(error)}\n`);
+    return 1;
+  }
+}
+
+async function startGraph(args: DaemonArguments, settings: Settings, log: Logger): Promise<PluginGraph> {
+  const deprecations = createDeprecationLog();
+  if (hostUsesCgroupV1()) deprecations.emit(CGROUP_V1);
+  let graph: PluginGraph | undefined;
+  const plugins = builtins({ settings, version: args.version, deprecations, records: (platform) => graph?.records(platform) ?? [] });
+  const names = new Set(plugins.map(({ type, id }) => `${type}.${id}`));
+  for (const [name, file] of settings.loaded.given) {
+    if (!names.has(name)) log.warn(`${file}: section plugins.'${name}' has no effect in this version`);
+  }
+  graph = await PluginGraph.start(plugins, {
+    log,
+    disabled: settings.disabled,
+    required: settings.required,
+    configOf: settings.pluginConfig,
+  });
+  return graph;
+}
+
+/** Resolves with the signal that ends the daemon. Others are handled here until then. */
+function watchSignals(log: Logger): Promise<string> {
+  const { promise, resolve } = Promise.withResolvers<string>();
+  for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => resolve(signal));
+  process.on("SIGUSR1", () => {
+    const { rss, heapUsed } = process.memoryUsage();
+    log.info("state of the daemon", {
+      rss_bytes: rss,
+      heap_bytes: heapUsed,
+      uptime_s: Math.round(process.uptime()),
+      stack: new Error("dumped on SIGUSR1").stack ?? "",
+    });
+  });
+  process.on("SIGHUP", () => log.warn("reload on SIGHUP is not in this version; restart the daemon to change its config"));
+  // A client that went away is no reason to end.
+  process.on("SIGPIPE", () => undefined);
+  return promise;
+}
+
+async function endInTime(graph: PluginGraph, log: Logger): Promise<void> {
+  const timer = setTimeout(() => {
+    log.error("plugins did not end in time", { limit_ms: SHUTDOWN_MS });
+    process.exit(1);
+  }, SHUTDOWN_MS);
+  try {
+    await graph[Symbol.asyncDispose]();
+  } finally {
+    clearTimeout(timer);
+  }
+}
