@@ -24,6 +24,7 @@ const PROGRAMS: Readonly<Record<string, Entry>> = {
 
 /** Parts that the programs start as processes of their own; users have no business with them. */
 const PARTS: Readonly<Record<string, Entry>> = {
+  "os-one-shot": async () => (await import("@stevedore/os/one-shot-main")).oneShotMain(),
   "unpack-worker": async (argv) => (await import("@stevedore/worker")).runUnpackWorker(argv),
 };
 
