@@ -219,6 +219,33 @@ export function listXattrsEntry(dir: number, name: OsPath): string[] | number {
   return n === 0 ? [] : xattrBuffer.toString("utf8", 0, n - 1).split("\0");
 }
 
+function procName(dir: number, name: OsPath): OsPath {
+  if (typeof name === "string") return `/proc/self/fd/${dir}/${name}`;
+  return Buffer.concat([Buffer.from(`/proc/self/fd/${dir}/`), name]);
+}
+
+/**
+ * All extended attributes of an entry itself, by way of /proc: for threads, whose working folder is the whole process's.
+ * What cannot be read is left out.
+ */
+export function getXattrEntryAt(dir: number, name: OsPath): [name: string, value: Uint8Array][] {
+  const path = procName(dir, name);
+  const n = resultOrErrno(lib().llistxattr(nameA.set(path), xattrBuffer, XATTR_MAX));
+  if (n <= 0) return [];
+  const found: [string, Uint8Array][] = [];
+  for (const key of xattrBuffer.toString("utf8", 0, n - 1).split("\0")) {
+    const length = resultOrErrno(lib().lgetxattr(nameA.set(path), cString(key), xattrBuffer, XATTR_MAX));
+    if (length >= 0) found.push([key, Uint8Array.prototype.slice.call(xattrBuffer, 0, length)]);
+  }
+  return found;
+}
+
+/** Sets an extended attribute of an entry itself, by way of /proc. */
+export function setXattrEntryAt(dir: number, name: OsPath, attribute: OsPath, value: Uint8Array): number {
+  const path = nameA.set(procName(dir, name));
+  return resultOrErrno(lib().lsetxattr(path, cString(attribute), value, value.byteLength, 0));
+}
+
 /** copy_file_range(2) from both current offsets. Returns the count, 0 at the end of the source. */
 export function copyRange(fromFd: number, toFd: number, length: number): number {
   const result = Number(lib().copy_file_range(fromFd, null, toFd, null, BigInt(length), 0));

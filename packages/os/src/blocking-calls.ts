@@ -1,3 +1,5 @@
+import { adoptFolders } from "./adopt-folders.ts";
+import { copyTree } from "./copy-tree.ts";
 import { diskUsage } from "./disk-usage.ts";
 import { syncFileSystem } from "./files.ts";
 import { mountAll, unmount, unmountAll, unmountRecursive } from "./mount.ts";
@@ -8,6 +10,8 @@ import { removeTree } from "./path.ts";
  * by the thread; the loop's side imports only the type.
  */
 export const blockingCalls = {
+  adoptFolders,
+  copyTree,
   diskUsage,
   mountAll,
   removeTree,

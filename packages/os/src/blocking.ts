@@ -207,3 +207,21 @@ export function diskUsage(
 ): Promise<ReturnType<BlockingCalls["diskUsage"]>> {
   return call("diskUsage", [path], options.signal);
 }
+
+/** copy-tree.ts `copyTree`, off the loop. */
+export function copyTree(
+  from: string,
+  to: string,
+  options: BlockingOptions = {},
+): Promise<ReturnType<BlockingCalls["copyTree"]>> {
+  return call("copyTree", [from, to], options.signal);
+}
+
+/** adopt-folders.ts `adoptFolders`, off the loop. */
+export function adoptFolders(
+  upper: string,
+  lowers: readonly string[],
+  options: BlockingOptions & { readonly mark: string },
+): Promise<number> {
+  return call("adoptFolders", [upper, lowers, options.mark], options.signal);
+}

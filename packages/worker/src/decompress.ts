@@ -38,18 +38,20 @@ export async function decompress(
   const fail = (error: unknown): void => {
     if (failed) return;
     failed = true;
+    pending.length = 0;
     reject(error);
     stream.destroy();
   };
   const drain = (): void => {
     scheduled = false;
     try {
-      for (let bytes = pending.shift(); bytes !== undefined && !failed; bytes = pending.shift()) output(bytes);
+      for (let bytes = pending.shift(); bytes !== undefined; bytes = pending.shift()) output(bytes);
     } catch (error) {
       fail(error);
     }
   };
   stream.on("data", (bytes: Uint8Array) => {
+    if (failed) return;
     pending.push(bytes);
     // Looked at after this event, so that the next chunk is being decompressed meanwhile.
     if (pending.length >= MAX_PENDING) drain();

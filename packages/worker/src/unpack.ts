@@ -29,7 +29,7 @@ import {
 } from "@stevedore/os/at-calls";
 import { ERRNO, SyscallError } from "@stevedore/os/errno";
 import { closeFd, closeQuietly, O, writeFrom } from "@stevedore/os/fd";
-import { DT, openAt2, RESOLVE, readDirectory, removeTreeAt } from "@stevedore/os/path";
+import { DT, listDirectory, openAt2, RESOLVE, removeTreeAt } from "@stevedore/os/path";
 import { type FileStat, isDirectory, isRegular, isSymlink, S, statAt, statFd } from "@stevedore/os/stat";
 
 /**
@@ -71,6 +71,9 @@ const MAX_LINKS = 255;
 
 /** How often a name somebody else keeps putting there is removed before giving up. */
 const MAX_RACES = 64;
+
+/** "y", the value overlayfs looks for. */
+const MARK = new Uint8Array([0x79]);
 
 const TRUSTED = "trusted.";
 const USER = "user.";
@@ -164,12 +167,14 @@ export class Unpacker implements TarSink {
       closeQuietly(fd);
       this.#must(result, "utimes");
     }
+    // The mark on the root says that there are marks below.
+    if (this.#options.markImplied && this.#implied.size > 0) setXattrOpen(this.#root.fd, IMPLIED_MARK, MARK);
     for (const [path, lower] of this.#implied) {
       if (lower === undefined && !this.#options.markImplied) continue;
       const fd = this.#reopen(path);
       if (fd < 0) continue;
       if (lower !== undefined) utimesOpen(fd, lower.atime, lower.mtime);
-      else setXattrOpen(fd, IMPLIED_MARK, new Uint8Array([0x79]));
+      else setXattrOpen(fd, IMPLIED_MARK, MARK);
       closeQuietly(fd);
     }
   }
@@ -451,7 +456,7 @@ export class Unpacker implements TarSink {
     this.#opaque.add(path);
     if (!this.#options.overlay) return;
     const key = this.#options.userXattr ? "user.overlay.opaque" : "trusted.overlay.opaque";
-    this.#must(setXattrOpen(fd, key, new Uint8Array([0x79])), "setxattr");
+    this.#must(setXattrOpen(fd, key, MARK), "setxattr");
   }
 
   /** Deletes below `folder` all that this layer did not put there. */
@@ -459,7 +464,7 @@ export class Unpacker implements TarSink {
     const fd = openFolder(folder.fd, ".", O.RDONLY);
     if (fd < 0) throw this.#failed("open", fd);
     try {
-      for (const { name, type } of [...readDirectory(fd)]) {
+      for (const { name, type } of listDirectory(fd)) {
         const base = typeof name === "string" ? name : decodeName(name);
         const path = join(folder.path, base);
         if (!this.#unpacked.has(path)) {
