@@ -292,6 +292,7 @@ export class Reaper implements Disposable {
   /** Zombies nobody claimed yet, with the time they were first seen. */
   readonly #orphans = new Map<number, number>();
   readonly #onOrphan: ((exit: ProcessExit) => void) | undefined;
+  readonly #keepOrphans: (() => boolean) | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #queued = false;
   readonly #onSignal = (): void => {
@@ -304,9 +305,16 @@ export class Reaper implements Disposable {
     });
   };
 
-  /** @param options.onOrphan told of each unwatched child that was reaped. */
-  constructor(options: { readonly onOrphan?: (exit: ProcessExit) => void } = {}) {
+  /**
+   * @param options.onOrphan told of each unwatched child that was reaped.
+   * @param options.keepOrphans whether a child that nobody watches yet may be claimed soon; while it answers false,
+   *   such children are reaped at once instead of after the grace.
+   */
+  constructor(
+    options: { readonly onOrphan?: (exit: ProcessExit) => void; readonly keepOrphans?: () => boolean } = {},
+  ) {
     this.#onOrphan = options.onOrphan;
+    this.#keepOrphans = options.keepOrphans;
     process.on("SIGCHLD", this.#onSignal);
   }
 
@@ -356,7 +364,7 @@ export class Reaper implements Disposable {
       zombies.add(pid);
       const since = this.#orphans.get(pid) ?? now;
       this.#orphans.set(pid, since);
-      if (now - since < ORPHAN_GRACE_MS) continue;
+      if (now - since < ORPHAN_GRACE_MS && this.#keepOrphans?.() !== false) continue;
       const status = waitPid(pid);
       this.#orphans.delete(pid);
       if (status !== undefined) this.#onOrphan?.({ ...status, pid, exitedAt: new Date() });

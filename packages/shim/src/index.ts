@@ -1,1 +1,1 @@
-export {};
+export { runShim } from "./main.ts";

@@ -1,0 +1,201 @@
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { classified, messageOf } from "@stevedore/base/errors";
+import { MNT, type MountStep, mountAll, unmountRecursive } from "@stevedore/os/mount";
+import { BUNDLE, readSpecFacts, type SpecFacts, writeOptions } from "./bundle.ts";
+import { ExecProcess } from "./exec-process.ts";
+import { InitProcess } from "./init-process.ts";
+import type { RuncOptions } from "./options.ts";
+import type { ContainerProcess, ProcessEnd, ShimContext } from "./process.ts";
+import type { StdioNames } from "./stdio/target.ts";
+
+export interface ContainerRequest {
+  readonly id: string;
+  readonly bundle: string;
+  readonly rootfs: readonly MountStep[];
+  readonly names: StdioNames;
+  readonly options: RuncOptions;
+  readonly checkpoint: string;
+  readonly parentCheckpoint: string;
+}
+
+export interface ExecAddition {
+  readonly id: string;
+  readonly names: StdioNames;
+  readonly spec: Uint8Array;
+}
+
+/** A container of this shim: its init, its execs, and the files in its bundle. */
+export class Container {
+  readonly id: string;
+  readonly bundle: string;
+  readonly init: InitProcess;
+  readonly #shim: ShimContext;
+  readonly #options: RuncOptions;
+  /** The rootfs we mounted, "" when the client brings its own. */
+  readonly #rootfs: string;
+  readonly #execs = new Map<string, ExecProcess>();
+  /** Execs that have been asked to start and have not ended. */
+  #runningExecs = 0;
+  #whenNoExecs: (() => void)[] = [];
+  #initEnded = false;
+  #facts: Promise<SpecFacts> | undefined;
+
+  private constructor(request: ContainerRequest, init: InitProcess, made: { rootfs: string; shim: ShimContext }) {
+    this.id = request.id;
+    this.bundle = request.bundle;
+    this.init = init;
+    this.#options = request.options;
+    this.#rootfs = made.rootfs;
+    this.#shim = made.shim;
+  }
+
+  /** Mounts the rootfs and has the runtime make the container. Everything is undone when that fails. */
+  static async create(request: ContainerRequest, shim: ShimContext): Promise<Container> {
+    const { bundle } = request;
+    let rootfs = "";
+    if (request.rootfs.length > 0) {
+      rootfs = join(bundle, BUNDLE.rootfs);
+      await mkdir(rootfs, { mode: 0o711 }).catch((error: unknown) => {
+        if (!(error instanceof Error && "code" in error && error.code === "EEXIST")) throw error;
+      });
+    }
+    await writeOptions(bundle, request.options);
+    await using undo = new AsyncDisposableStack();
+    if (rootfs !== "") {
+      try {
+        mountAll(request.rootfs, rootfs);
+      } catch (error) {
+        throw classified("unknown", `failed to mount rootfs component: ${messageOf(error)}`, { cause: error });
+      }
+      undo.defer(() => {
+        unmountRootfs(rootfs, shim);
+      });
+    }
+    const init = await InitProcess.create(request, shim);
+    undo.move();
+    return new Container(request, init, { rootfs, shim });
+  }
+
+  /** A process by exec id; "" is init. @throws not-found in the peer's words */
+  process(execId: string): ContainerProcess {
+    return execId === "" ? this.init : this.exec(execId);
+  }
+
+  exec(execId: string): ExecProcess {
+    const found = this.#execs.get(execId);
+    if (found === undefined) throw classified("not-found", `process does not exist ${execId}: not found`);
+    return found;
+  }
+
+  get execs(): readonly ExecProcess[] {
+    return [...this.#execs.values()];
+  }
+
+  /** Adds an exec. @throws already-exists for an id in use; the reason when no exec may be added now */
+  addExec(request: ExecAddition): ExecProcess {
+    if (this.#execs.has(request.id)) throw classified("already-exists", `id ${request.id}: already exists`);
+    this.init.assertTakesExecs();
+    const { ioUid: uid, ioGid: gid } = this.#options;
+    const exec = new ExecProcess({ ...request, bundle: this.bundle, uid, gid }, this.init, this.#shim);
+    this.#execs.set(request.id, exec);
+    return exec;
+  }
+
+  /**
+   * Starts an exec. `ended` is called after its end has been recorded.
+   *
+   * @throws failed-precondition once init has ended.
+   */
+  async startExec(
+    execId: string,
+    told: { readonly started: (pid: number) => void; readonly ended: (end: ProcessEnd) => void },
+  ): Promise<number> {
+    const exec = this.exec(execId);
+    if (this.#initEnded) {
+      throw classified("failed-precondition", `container ${this.id} init process is not running: failed precondition`);
+    }
+    this.#runningExecs++;
+    try {
+      const { exits } = this.#shim;
+      const [pid, exit] = await exits.expectingChild(async () => {
+        const started = await exec.start(told.started);
+        return [started, exits.watch(started)] as const;
+      });
+      void exit.then(async ({ code, exitedAt }) => {
+        const end = { pid, status: code, exitedAt };
+        await exec.setEnded(end);
+        told.ended(end);
+        this.#execGone();
+      });
+      return pid;
+    } catch (error) {
+      this.#execGone();
+      throw error;
+    }
+  }
+
+  /** Handles the end of init: everything else in the container ends before, and is told of before. */
+  async initEnded(end: ProcessEnd): Promise<boolean> {
+    this.#initEnded = true;
+    if (await this.#mustKillRest()) {
+      await this.init
+        .killAll()
+        .catch((error: unknown) =>
+          this.#shim.log.error("failed to kill init's children", { id: this.id, error: messageOf(error) }),
+        );
+    }
+    if (this.#runningExecs > 0) await new Promise<void>((resolve) => this.#whenNoExecs.push(resolve));
+    return this.init.setEnded(end);
+  }
+
+  /** Deletes a process: an exec, or init with everything the container has. */
+  async delete(execId: string): Promise<ContainerProcess> {
+    const found = this.process(execId);
+    await found.delete();
+    if (execId !== "") this.#execs.delete(execId);
+    else this.unmountRootfs();
+    return found;
+  }
+
+  /** Whether the end of init leaves other processes of the container running. */
+  async #mustKillRest(): Promise<boolean> {
+    this.#facts ??= readSpecFacts(this.bundle);
+    try {
+      return !(await this.#facts).privatePidNamespace;
+    } catch (error) {
+      this.#shim.log.error("failed to read config.json", { id: this.id, error: messageOf(error) });
+      return true;
+    }
+  }
+
+  /** Whether all processes must be killed by name when the shim goes: as at the end of init. */
+  mustKillRest(): Promise<boolean> {
+    return this.#mustKillRest();
+  }
+
+  /** Unmounts what create mounted. */
+  unmountRootfs(): void {
+    if (this.#rootfs !== "") unmountRootfs(this.#rootfs, this.#shim);
+  }
+
+  #execGone(): void {
+    this.#runningExecs--;
+    if (this.#runningExecs > 0) return;
+    for (const tell of this.#whenNoExecs.splice(0)) tell();
+  }
+}
+
+/** Unmounts a rootfs; one in use is detached, so that the container's end is never held up by it. */
+export function unmountRootfs(rootfs: string, shim: Pick<ShimContext, "log">): void {
+  try {
+    unmountRecursive(rootfs);
+  } catch (error) {
+    shim.log.warn("failed to cleanup rootfs mount, retrying with MNT_DETACH", { error: messageOf(error) });
+    try {
+      unmountRecursive(rootfs, { flags: MNT.DETACH });
+    } catch (again) {
+      shim.log.warn("failed to cleanup rootfs mount with MNT_DETACH", { error: messageOf(again) });
+    }
+  }
+}

@@ -1,0 +1,63 @@
+import { dirname, join } from "node:path";
+import { messageOf } from "@stevedore/base/errors";
+import { createLogger } from "@stevedore/base/log";
+import { SIGKILL } from "@stevedore/os/signals";
+import { BUNDLE, readExitRecord, readOptions, readPidFile } from "./bundle.ts";
+import { unmountRootfs } from "./container.ts";
+import { childEnvironment } from "./environment.ts";
+import type { ShimFlags } from "./flags.ts";
+import { logLine } from "./log.ts";
+import { DEFAULT_RUNTIME_ROOT, RuntimeClient } from "./runc/client.ts";
+import { isMissingContainer } from "./runc/errors.ts";
+
+/**
+ * Cleans up after a shim that is gone: kills what runs, removes the runtime's state, unmounts the rootfs. Returns a
+ * DeleteResponse for stdout: the recorded exit when there is one, else the kill's.
+ */
+export async function cleanUp(
+  flags: ShimFlags,
+  env: Readonly<Record<string, string | undefined>>,
+): Promise<Uint8Array> {
+  // Warnings go to stderr here: the daemon logs them.
+  const log = createLogger(
+    {
+      enabled: (level) => level === "warning" || level === "error",
+      write: (level, message, fields) => {
+        process.stderr.write(logLine(level, message, fields));
+      },
+    },
+    { id: flags.id, namespace: flags.namespace },
+  );
+  const here = process.cwd();
+  // A group's shim is called in the bundle of its first container for each of its members.
+  const bundle = flags.bundle === "" ? join(dirname(here), flags.id) : flags.bundle;
+  const options = await readOptions(bundle);
+  const runtime = new RuntimeClient({
+    command: options.binaryName,
+    root: join(options.root === "" ? DEFAULT_RUNTIME_ROOT : options.root, flags.namespace),
+    log: join(bundle, BUNDLE.runcLog),
+    systemdCgroup: options.systemdCgroup,
+    env: childEnvironment(env),
+  });
+  await runtime.delete(flags.id, true).catch((error: unknown) => {
+    if (!isMissingContainer(error)) log.warn("failed to remove runc container", { error: messageOf(error) });
+  });
+  unmountRootfs(join(bundle, BUNDLE.rootfs), { log });
+  const pid = await readPidFile(join(bundle, BUNDLE.initPid)).catch((error: unknown) => {
+    log.warn("failed to read init pid file", { error: messageOf(error) });
+    return 0;
+  });
+  const recorded = await readExitRecord(bundle);
+  const exit = recorded !== undefined && recorded.pid === pid ? recorded : undefined;
+  const [{ create, toBinary }, { timestampFromDate }, { DeleteResponseSchema }] = await Promise.all([
+    import("@bufbuild/protobuf"),
+    import("@bufbuild/protobuf/wkt"),
+    import("@stevedore/wire/gen/containerd/task/v3/shim_pb"),
+  ]);
+  const response = create(DeleteResponseSchema, {
+    pid,
+    exitStatus: exit?.status ?? 128 + SIGKILL,
+    exitedAt: timestampFromDate(exit?.exitedAt ?? new Date()),
+  });
+  return toBinary(DeleteResponseSchema, response);
+}

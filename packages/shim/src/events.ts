@@ -1,0 +1,181 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { messageOf } from "@stevedore/base/errors";
+import type { Logger } from "@stevedore/base/log";
+import type * as TaskEvents from "@stevedore/wire/gen/containerd/events/task_pb";
+import type { Client } from "@stevedore/ttrpc";
+
+/** Topics of the events a shim sends, by message name; clients subscribe to them. */
+const TOPICS = {
+  TaskCreate: "/tasks/create",
+  TaskStart: "/tasks/start",
+  TaskExit: "/tasks/exit",
+  TaskDelete: "/tasks/delete",
+  TaskExecAdded: "/tasks/exec-added",
+  TaskExecStarted: "/tasks/exec-started",
+  TaskPaused: "/tasks/paused",
+  TaskResumed: "/tasks/resumed",
+  TaskOOM: "/tasks/oom",
+} as const;
+
+export type EventName = keyof typeof TOPICS;
+
+export type EventFields<Name extends EventName> = MessageInitShape<(typeof TaskEvents)[`${Name}Schema`]>;
+
+/** Events that wait for the daemon; beyond it the oldest are dropped. The peer's figure. */
+const MAX_QUEUE = 2048;
+
+/** Tries after the first before an event is given up, each a second later than the one before; the peer's figures. */
+const MAX_RETRIES = 5;
+
+/** How long the daemon may take for one event; the peer's figure. */
+const FORWARD_TIMEOUT_MS = 5_000;
+
+interface QueuedEvent {
+  readonly topic: string;
+  readonly typeUrl: string;
+  readonly value: Uint8Array;
+  readonly at: Date;
+}
+
+export interface PublisherOptions {
+  readonly namespace: string;
+  /** Path of the daemon's ttrpc socket; "" when the daemon told none. */
+  readonly ttrpcAddress: string;
+  /** Takes events by its command line when there is no ttrpc socket; "" for none. */
+  readonly publishBinary: string;
+  readonly grpcAddress: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly log: Logger;
+}
+
+/** Sends a shim's events to the daemon, one after another, in the order they happened. */
+export class EventPublisher {
+  readonly #options: PublisherOptions;
+  readonly #queue: Promise<QueuedEvent>[] = [];
+  #client: Client | undefined;
+  #running: Promise<void> | undefined;
+  #closing = false;
+
+  constructor(options: PublisherOptions) {
+    this.#options = options;
+  }
+
+  /** Queues an event, stamped now. Never fails and never waits. */
+  send<Name extends EventName>(name: Name, fields: EventFields<Name>): void {
+    const { log } = this.#options;
+    if (this.#queue.length >= MAX_QUEUE) {
+      void this.#queue.shift();
+      log.error("dropping the oldest event because the queue is full", { topic: TOPICS[name] });
+    }
+    this.#queue.push(encodeEvent(name, fields, new Date()));
+    this.#running ??= this.#drain().finally(() => {
+      this.#running = undefined;
+    });
+  }
+
+  /** Sends what is queued, for at most `milliseconds`, then closes the connection. */
+  async close(milliseconds: number): Promise<void> {
+    this.#closing = true;
+    const { settledWithin } = await import("./process.ts");
+    if (this.#running !== undefined) await settledWithin(this.#running, milliseconds);
+    this.#client?.close();
+  }
+
+  async #drain(): Promise<void> {
+    for (let next = this.#queue[0]; next !== undefined; next = this.#queue[0]) {
+      const event = await next;
+      await this.#deliver(event);
+      if (this.#queue[0] === next) void this.#queue.shift();
+    }
+  }
+
+  async #deliver(event: QueuedEvent): Promise<void> {
+    const { log } = this.#options;
+    for (let retry = 0; ; retry++) {
+      try {
+        await this.#forward(event);
+        return;
+      } catch (error) {
+        log.error("forward event", { topic: event.topic, error: messageOf(error) });
+      }
+      if (retry === MAX_RETRIES || this.#closing) break;
+      await Bun.sleep((retry + 1) * 1000);
+    }
+    log.error(`evicting ${event.topic} from queue because of retry count`);
+  }
+
+  async #forward(event: QueuedEvent): Promise<void> {
+    if (this.#options.ttrpcAddress === "") {
+      await this.#publishByCommand(event);
+      return;
+    }
+    // A connection may have died with the last daemon since the event before: one more try on a fresh one.
+    const kept = this.#client !== undefined && !this.#client.isClosed;
+    try {
+      await this.#forwardOnce(event);
+    } catch (error) {
+      if (!kept || this.#client?.isClosed !== true) throw error;
+      await this.#forwardOnce(event);
+    }
+  }
+
+  async #forwardOnce(event: QueuedEvent): Promise<void> {
+    const { namespace, ttrpcAddress } = this.#options;
+    const { create, toBinary } = await import("@bufbuild/protobuf");
+    const { ForwardRequestSchema } = await import("@stevedore/wire/gen/containerd/services/events/ttrpc/v1/events_pb");
+    if (this.#client === undefined || this.#client.isClosed) {
+      const { Client: TtrpcClient, connectUnix } = await import("@stevedore/ttrpc");
+      this.#client = new TtrpcClient(await connectUnix(ttrpcAddress));
+    }
+    const milliseconds = event.at.getTime();
+    const seconds = Math.floor(milliseconds / 1000);
+    const request = create(ForwardRequestSchema, {
+      envelope: {
+        timestamp: { seconds: BigInt(seconds), nanos: (milliseconds - seconds * 1000) * 1_000_000 },
+        namespace,
+        topic: event.topic,
+        event: { typeUrl: event.typeUrl, value: event.value },
+      },
+    });
+    await this.#client.call(
+      "containerd.services.events.ttrpc.v1.Events",
+      "Forward",
+      toBinary(ForwardRequestSchema, request),
+      { timeoutMs: FORWARD_TIMEOUT_MS, metadata: [["containerd-namespace-ttrpc", namespace]] },
+    );
+  }
+
+  async #publishByCommand(event: QueuedEvent): Promise<void> {
+    const { publishBinary, grpcAddress, namespace, env } = this.#options;
+    if (publishBinary === "") return;
+    const [{ create, toBinary }, { AnySchema }, { runCommand }] = await Promise.all([
+      import("@bufbuild/protobuf"),
+      import("@bufbuild/protobuf/wkt"),
+      import("@stevedore/os/spawn"),
+    ]);
+    const { typeUrl, value } = event;
+    const ran = await runCommand(
+      [publishBinary, "--address", grpcAddress, "publish", "--topic", event.topic, "--namespace", namespace],
+      {
+        env,
+        input: toBinary(AnySchema, create(AnySchema, { typeUrl, value })),
+        signal: AbortSignal.timeout(FORWARD_TIMEOUT_MS),
+      },
+    );
+    if (ran.code !== 0) throw new Error(`${publishBinary} publish: exit status ${ran.code}: ${ran.text()}`);
+  }
+}
+
+async function encodeEvent<Name extends EventName>(
+  name: Name,
+  fields: EventFields<Name>,
+  at: Date,
+): Promise<QueuedEvent> {
+  const [{ create, toBinary }, schemas] = await Promise.all([
+    import("@bufbuild/protobuf"),
+    import("@stevedore/wire/gen/containerd/events/task_pb"),
+  ]);
+  const schema = schemas[`${name}Schema`];
+  const value = toBinary(schema, create(schema, fields));
+  return { topic: TOPICS[name], typeUrl: schema.typeName, value, at };
+}

@@ -1,0 +1,183 @@
+import { join } from "node:path";
+import { classified, messageOf } from "@stevedore/base/errors";
+import { encodeJson, isJsonObject, parseJson } from "@stevedore/oci/json-lossless";
+import { sendSignal } from "@stevedore/os/process";
+import { readPidFile, removeQuietly } from "./bundle.ts";
+import { closeInput, closeStreams, type InitProcess, openStreams, type ProcessStreams } from "./init-process.ts";
+import { Mutex } from "./mutex.ts";
+import type { ContainerProcess, ProcessEnd, ProcessStatus, ShimContext } from "./process.ts";
+import { killError, RuntimeError, runtimeError } from "./runc/errors.ts";
+import type { StdioNames } from "./stdio/target.ts";
+
+/** What an exec is, and what exists with it. */
+export type ExecState =
+  | { readonly kind: "created" }
+  | { readonly kind: "running"; readonly pid: number; readonly streams: ProcessStreams }
+  | { readonly kind: "stopped"; readonly pid: number; readonly streams: ProcessStreams }
+  /** Its start failed: it never ran and never will. */
+  | { readonly kind: "failed" }
+  | { readonly kind: "deleted"; readonly pid: number };
+
+export interface ExecRequest {
+  readonly id: string;
+  readonly bundle: string;
+  readonly names: StdioNames;
+  /** The OCI process as JSON, as the client sent it. */
+  readonly spec: Uint8Array;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** A process added to a running container. */
+export class ExecProcess implements ContainerProcess {
+  readonly id: string;
+  readonly names: StdioNames;
+  readonly #request: ExecRequest;
+  readonly #init: InitProcess;
+  readonly #shim: ShimContext;
+  readonly #process: string;
+  readonly #mutex = new Mutex();
+  readonly #ended = Promise.withResolvers<ProcessEnd>();
+  #state: ExecState = { kind: "created" };
+  #end: ProcessEnd | undefined;
+
+  /** @throws invalid-argument when the spec is no JSON object */
+  constructor(request: ExecRequest, init: InitProcess, shim: ShimContext) {
+    const spec = parseJson(request.spec);
+    if (!isJsonObject(spec)) throw classified("invalid-argument", "decode process spec: no JSON object");
+    // The request's word on the terminal counts, and our streams are made by it.
+    spec["terminal"] = request.names.terminal;
+    this.#process = encodeJson(spec);
+    this.id = request.id;
+    this.names = request.names;
+    this.#request = request;
+    this.#init = init;
+    this.#shim = shim;
+  }
+
+  get pid(): number {
+    return "pid" in this.#state ? this.#state.pid : 0;
+  }
+
+  get end(): ProcessEnd | undefined {
+    return this.#end;
+  }
+
+  get ended(): Promise<ProcessEnd> {
+    return this.#ended.promise;
+  }
+
+  get status(): ProcessStatus {
+    const whole = this.#init.status;
+    if (whole === "paused" || whole === "pausing") return whole;
+    switch (this.#state.kind) {
+      case "created":
+      case "failed":
+        return "created";
+      case "running":
+        return "running";
+      case "stopped":
+      case "deleted":
+        return "stopped";
+    }
+  }
+
+  /** @param started called once it runs, before its end can be told to anybody. @returns the pid */
+  start(started: (pid: number) => void): Promise<number> {
+    return this.#mutex.run(async () => {
+      const { kind } = this.#state;
+      if (kind === "running" || kind === "stopped" || kind === "deleted") {
+        throw classified("unknown", `cannot start a ${kind} process`);
+      }
+      const streams = await this.#open();
+      const pid = await this.#readPid();
+      this.#state = { kind: "running", pid, streams };
+      started(pid);
+      return pid;
+    });
+  }
+
+  kill(signal: number): Promise<void> {
+    return this.#mutex.run(async () => {
+      if (this.#state.kind === "deleted") {
+        throw classified("not-found", "cannot kill a deleted process: not found");
+      }
+      if (this.pid === 0) throw classified("failed-precondition", "process not created: failed precondition");
+      if (this.#end !== undefined) throw finished();
+      let reached: boolean;
+      try {
+        reached = sendSignal(this.pid, signal);
+      } catch (error) {
+        const cause = killError(error);
+        throw classified(cause.errorClass, `exec kill error: ${cause.message}`, { cause });
+      }
+      if (!reached) throw classified("not-found", "exec kill error: process already finished: not found");
+    });
+  }
+
+  delete(): Promise<void> {
+    return this.#mutex.run(async () => {
+      const state = this.#state;
+      if (state.kind === "running") throw classified("unknown", "cannot delete a running process");
+      if (state.kind === "deleted") throw classified("not-found", "cannot delete a deleted process: not found");
+      if (state.kind === "stopped" && !(await closeStreams(state.streams))) {
+        this.#shim.log.error(`failed to drain exec process ${this.id} io`);
+      }
+      await removeQuietly(this.#pidFile());
+      this.#state = { kind: "deleted", pid: this.pid };
+    });
+  }
+
+  async resize(size: { readonly width: number; readonly height: number }): Promise<void> {
+    const state = this.#state;
+    if (state.kind === "stopped") throw classified("unknown", "cannot resize a stopped container");
+    if (state.kind === "deleted") throw classified("unknown", "cannot resize a deleted process");
+    if (state.kind === "running" && state.streams.kind === "console") {
+      state.streams.console.resize(size.width, size.height);
+    }
+  }
+
+  closeStdin(): void {
+    if ("streams" in this.#state) closeInput(this.#state.streams);
+  }
+
+  /** Records its end. */
+  setEnded(end: ProcessEnd): Promise<void> {
+    return this.#mutex.run(async () => {
+      this.#end = end;
+      const state = this.#state;
+      if (state.kind === "running") this.#state = { kind: "stopped", pid: state.pid, streams: state.streams };
+      this.#ended.resolve(end);
+    });
+  }
+
+  async #open(): Promise<ProcessStreams> {
+    const { names, uid, gid } = this.#request;
+    try {
+      return await openStreams({ ...this.#shim, names, id: this.id, direct: false, uid, gid }, (streams) =>
+        this.#init.runtime.exec(this.#init.id, { process: this.#process, pidFile: this.#pidFile(), ...streams }),
+      );
+    } catch (error) {
+      this.#state = { kind: "failed" };
+      // Whoever waits learns that nothing will come; it never ran, so there is no status of its own.
+      this.#ended.resolve({ pid: 0, status: 255, exitedAt: new Date() });
+      throw error instanceof RuntimeError ? runtimeError("OCI runtime exec failed", error) : error;
+    }
+  }
+
+  async #readPid(): Promise<number> {
+    try {
+      return await readPidFile(this.#pidFile());
+    } catch (error) {
+      throw classified("unknown", `failed to retrieve OCI runtime exec pid: ${messageOf(error)}`, { cause: error });
+    }
+  }
+
+  #pidFile(): string {
+    return join(this.#request.bundle, `${this.id}.pid`);
+  }
+}
+
+function finished(): Error {
+  return classified("not-found", "process already finished: not found");
+}

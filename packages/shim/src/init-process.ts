@@ -1,0 +1,414 @@
+import { copyFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { classified, messageOf } from "@stevedore/base/errors";
+import { SIGKILL } from "@stevedore/os/signals";
+import { BUNDLE, readPidFile, writeExitRecord } from "./bundle.ts";
+import { Mutex } from "./mutex.ts";
+import type { CheckpointOptions, RuncOptions } from "./options.ts";
+import {
+  type ContainerProcess,
+  DRAIN_TIMEOUT_MS,
+  type ProcessEnd,
+  type ProcessStatus,
+  type ShimContext,
+  settledWithin,
+} from "./process.ts";
+import { DEFAULT_RUNTIME_ROOT, type RestoreCall, RuntimeClient } from "./runc/client.ts";
+import { isMissingContainer, killError, RuntimeError, runtimeError } from "./runc/errors.ts";
+import { ProcessConsole, withConsoleSocket } from "./stdio/console.ts";
+import { NO_STDIO } from "./runc/client.ts";
+import { openProcessIo, type ProcessIo } from "./stdio/process-io.ts";
+import type { StdioNames } from "./stdio/target.ts";
+
+/** What init is, and what exists with it. */
+export type InitState =
+  | { readonly kind: "created" }
+  /** Made from a checkpoint: the runtime has nothing yet, start restores. */
+  | { readonly kind: "created-checkpoint"; readonly restore: Omit<RestoreCall, "consoleSocket" | "stdio"> }
+  | { readonly kind: "running" }
+  | { readonly kind: "paused" }
+  | { readonly kind: "stopped" }
+  | { readonly kind: "deleted" };
+
+/** What a container is made from. */
+export interface InitRequest {
+  readonly id: string;
+  readonly bundle: string;
+  readonly names: StdioNames;
+  readonly options: RuncOptions;
+  /** Folder of a checkpoint to restore from; "" for none. */
+  readonly checkpoint: string;
+  readonly parentCheckpoint: string;
+}
+
+/** The streams of a process: pipes and FIFOs, or a terminal. */
+export type ProcessStreams =
+  | { readonly kind: "pipes"; readonly io: ProcessIo }
+  | { readonly kind: "console"; readonly console: ProcessConsole };
+
+/** The first process of a container. Calls that change it wait for one another. */
+export class InitProcess implements ContainerProcess {
+  readonly id: string;
+  readonly names: StdioNames;
+  readonly runtime: RuntimeClient;
+  readonly #request: InitRequest;
+  readonly #shim: ShimContext;
+  readonly #mutex = new Mutex();
+  readonly #ended = Promise.withResolvers<ProcessEnd>();
+  #state: InitState = { kind: "created" };
+  #pausing = false;
+  #pid = 0;
+  #end: ProcessEnd | undefined;
+  #streams: ProcessStreams | undefined;
+
+  private constructor(request: InitRequest, shim: ShimContext) {
+    this.id = request.id;
+    this.names = request.names;
+    this.#request = request;
+    this.#shim = shim;
+    const { options } = request;
+    this.runtime = new RuntimeClient({
+      command: options.binaryName,
+      root: join(options.root === "" ? DEFAULT_RUNTIME_ROOT : options.root, shim.namespace),
+      log: join(request.bundle, BUNDLE.runcLog),
+      systemdCgroup: options.systemdCgroup,
+      env: shim.env,
+    });
+  }
+
+  /** Makes the container: its init waits for {@link InitProcess.start}. @throws what the runtime said */
+  static async create(request: InitRequest, shim: ShimContext): Promise<InitProcess> {
+    const init = new InitProcess(request, shim);
+    await init.#create();
+    return init;
+  }
+
+  get pid(): number {
+    return this.#pid;
+  }
+
+  get end(): ProcessEnd | undefined {
+    return this.#end;
+  }
+
+  get ended(): Promise<ProcessEnd> {
+    return this.#ended.promise;
+  }
+
+  get state(): InitState {
+    return this.#state;
+  }
+
+  get status(): ProcessStatus {
+    if (this.#pausing) return "pausing";
+    switch (this.#state.kind) {
+      case "created":
+      case "created-checkpoint":
+        return "created";
+      case "running":
+      case "paused":
+        return this.#state.kind;
+      case "stopped":
+      case "deleted":
+        return "stopped";
+    }
+  }
+
+  /** @param started called once it runs, before its end can be told to anybody. */
+  start(started: () => void): Promise<void> {
+    return this.#mutex.run(async () => {
+      const state = this.#state;
+      switch (state.kind) {
+        case "created":
+          await this.#call("OCI runtime start failed", () => this.runtime.start(this.id));
+          break;
+        case "created-checkpoint":
+          await this.#restore(state.restore);
+          break;
+        case "running":
+        case "paused":
+        case "stopped":
+        case "deleted":
+          throw classified("unknown", `cannot start a ${state.kind} process`);
+      }
+      this.#state = { kind: "running" };
+      started();
+    });
+  }
+
+  pause(): Promise<void> {
+    return this.#mutex.run(async () => {
+      const { kind } = this.#state;
+      if (kind !== "running") throw this.#refusal("pause", kind);
+      this.#pausing = true;
+      try {
+        await this.#call("OCI runtime pause failed", () => this.runtime.pause(this.id));
+        this.#state = { kind: "paused" };
+      } finally {
+        this.#pausing = false;
+      }
+    });
+  }
+
+  resume(): Promise<void> {
+    return this.#mutex.run(async () => {
+      const { kind } = this.#state;
+      if (kind === "running") throw classified("unknown", "cannot resume a running process");
+      if (kind !== "paused") throw this.#refusal("resume", kind);
+      await this.#call("OCI runtime resume failed", () => this.runtime.resume(this.id));
+      this.#state = { kind: "running" };
+    });
+  }
+
+  /** @param resources OCI LinuxResources as JSON. */
+  update(resources: Uint8Array): Promise<void> {
+    return this.#mutex.run(async () => {
+      const { kind } = this.#state;
+      if (kind === "stopped") throw classified("unknown", "cannot update a stopped container");
+      if (kind === "deleted") throw classified("unknown", "cannot update a deleted process");
+      await this.runtime.update(this.id, resources);
+    });
+  }
+
+  checkpoint(path: string, options: CheckpointOptions): Promise<void> {
+    return this.#mutex.run(async () => {
+      const { kind } = this.#state;
+      if (kind === "created" || kind === "created-checkpoint") {
+        throw classified("unknown", "cannot checkpoint a task in created state");
+      }
+      if (kind === "stopped") throw classified("unknown", "cannot checkpoint a stopped container");
+      if (kind === "deleted") throw classified("unknown", "cannot checkpoint a deleted process");
+      await this.#checkpoint(path, options);
+    });
+  }
+
+  kill(signal: number, all: boolean): Promise<void> {
+    return this.#mutex.run(async () => {
+      if (this.#state.kind === "deleted") {
+        throw classified("not-found", "cannot kill a deleted process: not found");
+      }
+      await this.runtime.kill(this.id, signal, all).catch((error: unknown) => {
+        throw killError(error);
+      });
+    });
+  }
+
+  /** Ends everything in the container, for when its end of init does not do so. */
+  killAll(): Promise<void> {
+    return this.#call("OCI runtime killall failed", () => this.runtime.kill(this.id, SIGKILL, true));
+  }
+
+  delete(): Promise<void> {
+    return this.#mutex.run(async () => {
+      const { kind } = this.#state;
+      if (kind === "running" || kind === "paused") throw classified("unknown", `cannot delete a ${kind} process`);
+      if (kind === "deleted") throw classified("not-found", "cannot delete a deleted process: not found");
+      await this.#closeStreams();
+      try {
+        await this.runtime.delete(this.id, false);
+      } catch (error) {
+        // A runtime that has forgotten it already (after a checkpoint) is fine; we still hold its streams.
+        if (!isMissingContainer(error)) throw runtimeError("failed to delete task", error);
+      }
+      this.#state = { kind: "deleted" };
+    });
+  }
+
+  async resize(size: { readonly width: number; readonly height: number }): Promise<void> {
+    if (this.#streams?.kind === "console") this.#streams.console.resize(size.width, size.height);
+  }
+
+  closeStdin(): void {
+    closeInput(this.#streams);
+  }
+
+  /** Throws unless an exec may be added now. */
+  assertTakesExecs(): void {
+    const { kind } = this.#state;
+    switch (kind) {
+      case "created":
+      case "running":
+        return;
+      case "created-checkpoint":
+        throw classified("unknown", "cannot exec in a created state");
+      case "paused":
+      case "stopped":
+        throw classified("unknown", `cannot exec in a ${kind} state`);
+      case "deleted":
+        throw classified("unknown", "cannot exec in a deleted state");
+    }
+  }
+
+  /**
+   * Records the end of init: in the bundle, synced, then here. Whether it was news (a deleted container has no more
+   * events to send).
+   */
+  setEnded(end: ProcessEnd): Promise<boolean> {
+    return this.#mutex.run(async () => {
+      if (this.#end !== undefined) return false;
+      const { kind } = this.#state;
+      if (kind !== "deleted") {
+        await writeExitRecord(this.#request.bundle, end).catch((error: unknown) =>
+          this.#shim.log.error("failed to write exit record", { id: this.id, error: messageOf(error) }),
+        );
+      }
+      if (kind === "paused") {
+        await this.runtime
+          .resume(this.id)
+          .catch((error: unknown) =>
+            this.#shim.log.error("resuming exited container from paused state", { error: messageOf(error) }),
+          );
+      }
+      this.#end = end;
+      if (kind !== "deleted") this.#state = { kind: "stopped" };
+      this.#ended.resolve(end);
+      return kind !== "deleted";
+    });
+  }
+
+  #refusal(verb: string, kind: InitState["kind"]): Error {
+    switch (kind) {
+      case "created":
+      case "created-checkpoint":
+        return classified("unknown", `cannot ${verb} task in created state`);
+      case "running":
+      case "paused":
+      case "stopped":
+        return classified("unknown", `cannot ${verb} a ${kind} container`);
+      case "deleted":
+        return classified("unknown", `cannot ${verb} a deleted process`);
+    }
+  }
+
+  async #create(): Promise<void> {
+    const { bundle, options, checkpoint } = this.#request;
+    const call = {
+      bundle,
+      pidFile: join(bundle, BUNDLE.initPid),
+      noPivotRoot: options.noPivotRoot,
+      noNewKeyring: options.noNewKeyring,
+    };
+    if (checkpoint !== "") {
+      const workPath = options.criuWorkPath === "" ? join(bundle, BUNDLE.work) : options.criuWorkPath;
+      const restore = { ...call, imagePath: checkpoint, workPath, parentPath: this.#request.parentCheckpoint };
+      this.#state = { kind: "created-checkpoint", restore };
+      return;
+    }
+    await this.#shim.exits.expectingChild(() =>
+      this.#withStreams("OCI runtime create failed", (streams) => this.runtime.create(this.id, { ...call, ...streams })),
+    );
+  }
+
+  async #restore(restore: Omit<RestoreCall, "consoleSocket" | "stdio">): Promise<void> {
+    await this.#shim.exits.expectingChild(() =>
+      this.#withStreams("OCI runtime restore failed", (streams) =>
+        this.runtime.restore(this.id, { ...restore, ...streams }),
+      ),
+    );
+  }
+
+  /** Opens the streams, calls the runtime with them, takes the terminal, begins copying and reads the pid. */
+  async #withStreams(
+    doing: string,
+    call: (streams: { readonly consoleSocket?: string; readonly stdio: ProcessIo["stdio"] }) => Promise<void>,
+  ): Promise<void> {
+    const { bundle, options, names } = this.#request;
+    this.#streams = await openStreams(
+      { ...this.#shim, names, id: this.id, direct: true, uid: options.ioUid, gid: options.ioGid },
+      (streams) => this.#call(doing, () => call(streams)),
+    );
+    try {
+      this.#pid = await readPidFile(join(bundle, BUNDLE.initPid));
+    } catch (error) {
+      throw classified("unknown", `failed to retrieve OCI runtime container pid: ${messageOf(error)}`, { cause: error });
+    }
+  }
+
+  async #checkpoint(path: string, options: CheckpointOptions): Promise<void> {
+    const { bundle } = this.#request;
+    const ownWork = options.workPath === "";
+    const workPath = ownWork ? join(bundle, BUNDLE.work, "criu-work") : options.workPath;
+    try {
+      await this.runtime.checkpoint(this.id, {
+        imagePath: path,
+        workPath,
+        leaveRunning: !options.exit,
+        openTcp: options.openTcp,
+        externalUnixSockets: options.externalUnixSockets,
+        terminal: options.terminal,
+        fileLocks: options.fileLocks,
+        emptyNamespaces: options.emptyNamespaces,
+        cgroupsMode: options.cgroupsMode,
+      });
+    } catch (error) {
+      const dump = join(bundle, "criu-dump.log");
+      await copyFile(join(workPath, "dump.log"), dump).catch((cause: unknown) =>
+        this.#shim.log.error("failed to copy dump.log to criu-dump.log", { error: messageOf(cause) }),
+      );
+      const [firstLine = ""] = messageOf(error).split("\n");
+      throw classified("unknown", `${firstLine} path= ${dump}`, { cause: error });
+    } finally {
+      if (ownWork) await rm(workPath, { recursive: true, force: true });
+    }
+  }
+
+  async #closeStreams(): Promise<void> {
+    const streams = this.#streams;
+    if (streams === undefined) return;
+    if (!(await closeStreams(streams))) this.#shim.log.error(`failed to drain init process ${this.id} io`);
+  }
+
+  async #call(doing: string, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      throw error instanceof RuntimeError ? runtimeError(doing, error) : error;
+    }
+  }
+}
+
+export interface StreamOptions {
+  readonly names: StdioNames;
+  readonly id: string;
+  readonly namespace: string;
+  readonly direct: boolean;
+  readonly uid: number;
+  readonly gid: number;
+  readonly env: Readonly<Record<string, string>>;
+}
+
+/** Opens a process's streams around the runtime's call; nothing stays open when that fails. */
+export async function openStreams(
+  options: StreamOptions,
+  call: (streams: { readonly consoleSocket?: string; readonly stdio: ProcessIo["stdio"] }) => Promise<void>,
+): Promise<ProcessStreams> {
+  if (options.names.terminal) {
+    return withConsoleSocket(options.env, async (socket) => {
+      await call({ consoleSocket: socket.path, stdio: NO_STDIO });
+      return { kind: "console", console: await ProcessConsole.receive(socket, options) };
+    });
+  }
+  const io = await openProcessIo(options);
+  try {
+    await call({ stdio: io.stdio });
+  } catch (error) {
+    await io.close();
+    throw error;
+  }
+  io.started();
+  return { kind: "pipes", io };
+}
+
+/** Waits a while for output to be copied, then frees the streams. Whether all output was copied. */
+export async function closeStreams(streams: ProcessStreams): Promise<boolean> {
+  const source = streams.kind === "console" ? streams.console : streams.io;
+  const complete = await settledWithin(source.drained, DRAIN_TIMEOUT_MS);
+  await source.close();
+  return complete;
+}
+
+/** Closes our hold on a process's input. */
+export function closeInput(streams: ProcessStreams | undefined): void {
+  if (streams?.kind === "console") streams.console.closeStdin();
+  else streams?.io.closeStdin();
+}

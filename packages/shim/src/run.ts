@@ -1,0 +1,108 @@
+import { basename } from "node:path";
+import { classified, messageOf } from "@stevedore/base/errors";
+import { parseFlags, type ShimFlags, usage } from "./flags.ts";
+
+/** What the program that contains the shim tells it of itself. */
+export interface ShimProgram {
+  /** The command that runs a shim. Default: this process's own program and script. */
+  readonly self?: readonly string[];
+  readonly version?: string;
+  readonly revision?: string;
+}
+
+const NAME = "containerd-shim-runc-v2";
+
+/**
+ * The whole of `containerd-shim-runc-v2`: start, delete, -info, -v, or the serving process. Nothing but the answer goes
+ * to stdout, and nothing but the error to stderr.
+ *
+ * @param argv the arguments after the program's name.
+ * @returns the exit code; the caller ends the process with it.
+ */
+export async function runShim(
+  argv: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+  program: ShimProgram = {},
+): Promise<number> {
+  let flags: ShimFlags;
+  try {
+    flags = parseFlags(argv);
+  } catch (error) {
+    await write(process.stderr, `${messageOf(error)}\n${usage(NAME)}`);
+    return 2;
+  }
+  try {
+    return await act(flags, env, program);
+  } catch (error) {
+    if (flags.action === "serve") {
+      const { tellReady } = await import("./serve.ts");
+      tellReady(messageOf(error));
+    }
+    await write(process.stderr, `io.containerd.runc.v2: ${messageOf(error)}`);
+    return 1;
+  }
+}
+
+async function act(
+  flags: ShimFlags,
+  env: Readonly<Record<string, string | undefined>>,
+  program: ShimProgram,
+): Promise<number> {
+  const { version = "unknown", revision = "" } = program;
+  switch (flags.action) {
+    case "help":
+      await write(process.stderr, usage(NAME));
+      return 0;
+    case "version":
+      await write(process.stdout, `${NAME}:\n  Version:  ${version}\n  Revision: ${revision}\n  Go version: \n\n`);
+      return 0;
+    case "info": {
+      const [{ runtimeInfo }, { readStdin }] = await Promise.all([import("./info.ts"), import("./start.ts")]);
+      await write(process.stdout, await runtimeInfo({ stdin: await readStdin(), env, version, revision }));
+      return 0;
+    }
+    case "start":
+    case "delete":
+    case "serve":
+      if (flags.namespace === "") throw classified("invalid-argument", "shim namespace cannot be empty");
+      return actFor(flags, env, program);
+  }
+}
+
+async function actFor(
+  flags: ShimFlags,
+  env: Readonly<Record<string, string | undefined>>,
+  program: ShimProgram,
+): Promise<number> {
+  switch (flags.action) {
+    case "start": {
+      const { readStdin, start } = await import("./start.ts");
+      const stdin = await readStdin();
+      const self = program.self ?? ownCommand();
+      await write(process.stdout, await start({ flags, env, self, stdin, bundle: process.cwd() }));
+      return 0;
+    }
+    case "delete": {
+      const { cleanUp } = await import("./delete.ts");
+      await write(process.stdout, await cleanUp(flags, env));
+      return 0;
+    }
+    default: {
+      const { serve } = await import("./serve.ts");
+      return serve({ ...flags, bundle: flags.bundle === "" ? process.cwd() : flags.bundle }, env);
+    }
+  }
+}
+
+/** How this very program was started: the runtime with our script, or a compiled binary, which needs the name. */
+function ownCommand(): string[] {
+  const script = process.argv[1] ?? "";
+  if (basename(process.execPath).startsWith("bun")) return [process.execPath, script];
+  return [process.execPath, NAME];
+}
+
+function write(stream: NodeJS.WriteStream, data: string | Uint8Array): Promise<void> {
+  return new Promise((resolve, reject) => {
+    stream.write(data, (error) => (error ? reject(error) : resolve()));
+  });
+}

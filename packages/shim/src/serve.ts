@@ -1,0 +1,161 @@
+import { chmod, mkdir } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { encodeText } from "@stevedore/base/bytes";
+import { closeQuietly, isOpen, writeFrom } from "@stevedore/os/fd";
+import { openPidfd, pidfdExitStatus, type ProcessExit, Reaper, setChildSubreaper, signalPidfd } from "@stevedore/os/process";
+import { peerCredentials } from "@stevedore/os/socket";
+import { listenUnix, sameUser, Server } from "@stevedore/ttrpc";
+import { BUNDLE, removeQuietly } from "./bundle.ts";
+import { childEnvironment } from "./environment.ts";
+import { EventPublisher } from "./events.ts";
+import type { ShimFlags } from "./flags.ts";
+import { lazyMethods } from "./lazy-service.ts";
+import { shimLogger } from "./log.ts";
+import type { ExitWatcher } from "./process.ts";
+import { READY_FD } from "./start.ts";
+import { TaskService } from "./task-service.ts";
+
+/** Methods of the task service, v2 and v3 alike. */
+const TASK_METHODS = [
+  "State",
+  "Create",
+  "Start",
+  "Delete",
+  "Pids",
+  "Pause",
+  "Resume",
+  "Checkpoint",
+  "Kill",
+  "Exec",
+  "ResizePty",
+  "CloseIO",
+  "Update",
+  "Wait",
+  "Stats",
+  "Connect",
+  "Shutdown",
+] as const;
+
+/** How long queued events and running calls may hold up the end; the peer's figure. */
+const SHUTDOWN_TIMEOUT_MS = 5_000;
+
+/** Serves the task API on the socket until a shutdown is asked for. Returns the exit code. */
+export async function serve(flags: ShimFlags, env: Readonly<Record<string, string | undefined>>): Promise<number> {
+  const { namespace, id, bundle } = flags;
+  const log = shimLogger({
+    path: join(bundle, BUNDLE.log),
+    debug: flags.debug,
+    fields: { runtime: "io.containerd.runc.v2", namespace, id },
+  });
+  setChildSubreaper();
+  const exits = new ShimExits();
+  const stopped = Promise.withResolvers<void>();
+  const environment = childEnvironment(env);
+  const events = new EventPublisher({
+    namespace,
+    ttrpcAddress: env["TTRPC_ADDRESS"] ?? "",
+    publishBinary: flags.publishBinary,
+    grpcAddress: flags.address,
+    env: environment,
+    log,
+  });
+  const tasks = new TaskService({
+    shim: { namespace, exits, log, env: environment },
+    events,
+    shimId: id,
+    shutdown: () => stopped.resolve(),
+  });
+  const server = new Server({ authorize: sameUser({ uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }), log });
+  server.register(
+    "containerd.task.v3.Task",
+    lazyMethods({
+      methods: TASK_METHODS,
+      load: async () => (await import("@stevedore/wire/gen/containerd/task/v3/shim_pb")).Task,
+      implementation: tasks,
+    }),
+  );
+  server.register(
+    "containerd.task.v2.Task",
+    lazyMethods({
+      methods: TASK_METHODS,
+      load: async () => (await import("@stevedore/wire/gen/containerd/task/v2/shim_pb")).Task,
+      implementation: tasks,
+    }),
+  );
+  const listener = await listen(flags.socket, server);
+  tellReady("ok");
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    // A shim outlives what a service manager or a terminal tells its group: it ends when its containers have.
+    process.on(signal, () => log.debug("ignoring signal", { signal }));
+  }
+  log.debug("serving", { socket: flags.socket, pid: process.pid });
+  await stopped.promise;
+  listener.stop();
+  // The answer to the shutdown call itself is still to be sent.
+  await server.shutdown(AbortSignal.timeout(SHUTDOWN_TIMEOUT_MS));
+  await events.close(SHUTDOWN_TIMEOUT_MS);
+  await removeQuietly(flags.socket);
+  if (flags.debugSocket !== "") await removeQuietly(flags.debugSocket);
+  return 0;
+}
+
+async function listen(path: string, server: Server): Promise<{ stop(): void }> {
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  const listener = listenUnix(path, { credentials: peerCredentials, accept: (carrier) => server.serve(carrier) });
+  await chmod(path, 0o600);
+  return listener;
+}
+
+/** Tells the process that started us; nobody is there when we were started by hand. */
+export function tellReady(message: string): void {
+  if (!isOpen(READY_FD)) return;
+  writeFrom(READY_FD, encodeText(message));
+  closeQuietly(READY_FD);
+}
+
+/** How often a process that is no child of ours is looked at. */
+const STRANGER_POLL_MS = 200;
+
+/** The ends of children, and of processes that a runtime did not leave to us. */
+class ShimExits implements ExitWatcher {
+  #expecting = 0;
+  readonly #reaper = new Reaper({ keepOrphans: () => this.#expecting > 0 });
+
+  async watch(pid: number): Promise<ProcessExit> {
+    try {
+      return await this.#reaper.watch(pid);
+    } catch {
+      return watchStranger(pid);
+    }
+  }
+
+  async expectingChild<T>(work: () => Promise<T>): Promise<T> {
+    this.#expecting++;
+    try {
+      return await work();
+    } finally {
+      this.#expecting--;
+      if (this.#expecting === 0) queueMicrotask(() => this.#reaper.check());
+    }
+  }
+}
+
+/**
+ * Waits for a process whose parent is somebody else (a runtime with a monitor of its own). Its status is what the kernel
+ * keeps (Linux 6.15), else unknown.
+ */
+async function watchStranger(pid: number): Promise<ProcessExit> {
+  let pidfd: number;
+  try {
+    pidfd = openPidfd(pid);
+  } catch {
+    return { pid, code: 255, exitedAt: new Date() };
+  }
+  try {
+    while (signalPidfd(pidfd, 0)) await Bun.sleep(STRANGER_POLL_MS);
+    return { pid, ...(pidfdExitStatus(pidfd) ?? { code: 255 }), exitedAt: new Date() };
+  } finally {
+    closeQuietly(pidfd);
+  }
+}
+

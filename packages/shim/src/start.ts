@@ -1,0 +1,220 @@
+import { basename } from "node:path";
+import { decodeText } from "@stevedore/base/bytes";
+import { classified, messageOf } from "@stevedore/base/errors";
+import { readSpecFacts, writeAddress } from "./bundle.ts";
+import type { ShimFlags } from "./flags.ts";
+import { type AnyBytes, decodeOptions, OPTIONS_TYPE, typeName } from "./options.ts";
+import { DEFAULT_SOCKET_DIR, socketAddress, socketPath } from "./socket-address.ts";
+
+/** Descriptor on which the serving process tells that it listens. */
+export const READY_FD = 3;
+
+/** Annotations that make containers share a shim, in the peer's order. */
+const GROUP_ANNOTATIONS = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+
+/** What a shim is told on stdin at most; the peer's figure. */
+const MAX_STDIN_BYTES = 10 << 20;
+
+/** How long the serving process may take to listen. */
+const READY_TIMEOUT_MS = 20_000;
+
+/** The version of the shim protocol that a JSON answer and the 2.3 form promise: Task v3. */
+const PROTOCOL_VERSION = 3;
+
+/** From here on (containerd 2.3's numbers) a log level means debug. */
+const DEBUG_LEVEL = -4;
+
+/** What the daemon told on stdin. */
+export type Bootstrap =
+  /** containerd 2.3: BootstrapParams. */
+  | {
+      readonly kind: "params";
+      readonly debug: boolean;
+      readonly ttrpcAddress: string;
+      readonly grpcAddress: string;
+      readonly publishBinary: string;
+      readonly socketDir: string;
+      readonly options: AnyBytes | undefined;
+    }
+  /** Earlier ones: an Any with runtime options, or nothing. */
+  | { readonly kind: "older"; readonly options: AnyBytes | undefined };
+
+/**
+ * Reads what came on stdin. The two forms cannot be told apart by their bytes, so BootstrapParams counts only when it
+ * names our own id.
+ */
+export async function readBootstrap(input: Uint8Array, id: string): Promise<Bootstrap> {
+  if (input.byteLength === 0) return { kind: "older", options: undefined };
+  const { fromBinary } = await import("@bufbuild/protobuf");
+  const { BootstrapParamsSchema } = await import("@stevedore/wire/gen/containerd/runtime/bootstrap/v1/bootstrap_pb");
+  try {
+    const params = fromBinary(BootstrapParamsSchema, input);
+    if (params.instanceId === id) {
+      const values = params.extensions.flatMap(({ value }) => (value === undefined ? [] : [value]));
+      return {
+        kind: "params",
+        debug: params.logLevel <= DEBUG_LEVEL,
+        ttrpcAddress: params.containerdTtrpcAddress,
+        grpcAddress: params.containerdGrpcAddress,
+        publishBinary: params.containerdBinary,
+        socketDir: params.socketDir ?? "",
+        options: values.find(({ typeUrl }) => typeName(typeUrl) === OPTIONS_TYPE),
+      };
+    }
+  } catch {
+    // An Any's value need not be text, as a namespace must be.
+  }
+  const { AnySchema } = await import("@bufbuild/protobuf/wkt");
+  try {
+    const any = fromBinary(AnySchema, input);
+    return { kind: "older", options: any.typeUrl === "" ? undefined : any };
+  } catch (cause) {
+    throw classified("invalid-argument", `read runtime options from stdin: ${messageOf(cause)}`, { cause });
+  }
+}
+
+export interface StartOptions {
+  readonly flags: ShimFlags;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** The command that runs a shim: this program, and what makes it one. */
+  readonly self: readonly string[];
+  readonly stdin: Uint8Array;
+  /** The bundle, which is where the daemon starts us. */
+  readonly bundle: string;
+}
+
+/**
+ * Starts the serving process for a container, or finds the one of its group. Returns what goes to stdout: a
+ * BootstrapResult for the 2.3 form; for older daemons the plain address, or JSON when they say that they read version 3.
+ */
+export async function start(options: StartOptions): Promise<Uint8Array | string> {
+  const { env, bundle } = options;
+  const bootstrap = await readBootstrap(options.stdin, options.flags.id);
+  const flags = mergeFlags(options.flags, bootstrap);
+  const { annotations } = await readSpecFacts(bundle);
+  const group = GROUP_ANNOTATIONS.map((name) => annotations[name]).find((value) => value !== undefined) ?? flags.id;
+  const dir = bootstrap.kind === "params" && bootstrap.socketDir !== "" ? bootstrap.socketDir : DEFAULT_SOCKET_DIR;
+  const address = socketAddress({ dir, daemonAddress: flags.address, namespace: flags.namespace, id: group });
+  const path = socketPath(address);
+  const { isListening, removeStaleSocket } = await import("@stevedore/os/socket");
+  if (!isListening(path)) {
+    removeStaleSocket(path);
+    const ttrpcAddress = bootstrap.kind === "params" ? bootstrap.ttrpcAddress : "";
+    await launch({ ...options, flags: { ...flags, socket: path, bundle }, ttrpcAddress, runtime: bootstrap.options });
+  }
+  if (bootstrap.kind === "params") return encodeResult(address);
+  await writeAddress(bundle, address);
+  if (Number(env["MAX_SHIM_VERSION"] ?? 0) < PROTOCOL_VERSION) return address;
+  return JSON.stringify({ version: PROTOCOL_VERSION, address, protocol: "ttrpc" });
+}
+
+function mergeFlags(flags: ShimFlags, bootstrap: Bootstrap): ShimFlags {
+  if (bootstrap.kind === "older") return flags;
+  return {
+    ...flags,
+    debug: flags.debug || bootstrap.debug,
+    address: flags.address === "" ? bootstrap.grpcAddress : flags.address,
+    publishBinary: flags.publishBinary === "" ? bootstrap.publishBinary : flags.publishBinary,
+  };
+}
+
+async function encodeResult(address: string): Promise<Uint8Array> {
+  const { create, toBinary } = await import("@bufbuild/protobuf");
+  const { BootstrapResultSchema } = await import("@stevedore/wire/gen/containerd/runtime/bootstrap/v1/bootstrap_pb");
+  const result = create(BootstrapResultSchema, { version: PROTOCOL_VERSION, address, protocol: "ttrpc" });
+  return toBinary(BootstrapResultSchema, result);
+}
+
+interface Launch {
+  readonly flags: ShimFlags;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly self: readonly string[];
+  readonly ttrpcAddress: string;
+  readonly runtime: AnyBytes | undefined;
+}
+
+/** Variables that mean this process only, not the one that serves. */
+const NOT_INHERITED = /^(NOTIFY_SOCKET|WATCHDOG_|LISTEN_|BUN_)/;
+
+/** Starts the serving process in a session of its own and waits until it listens. It is killed if it does not. */
+async function launch(options: Launch): Promise<void> {
+  const { flags, env, self } = options;
+  const [{ spawnChild }, { pipe, OwnedFd }, { inheritedNofile, NOFILE_VARIABLE }, { createSchedCoreCookie }] =
+    await Promise.all([
+      import("@stevedore/os/spawn"),
+      import("@stevedore/os/fd"),
+      import("@stevedore/os/rlimit"),
+      import("@stevedore/os/process"),
+    ]);
+  const environment: Record<string, string> = {};
+  for (const [name, value] of Object.entries(env)) {
+    if (value !== undefined && !NOT_INHERITED.test(name)) environment[name] = value;
+  }
+  if (options.ttrpcAddress !== "") environment["TTRPC_ADDRESS"] = options.ttrpcAddress;
+  const { soft, hard } = inheritedNofile();
+  environment[NOFILE_VARIABLE] = `${soft}:${hard}`;
+  if ((env["SCHED_CORE"] ?? "") !== "") createSchedCoreCookie();
+  const ready = pipe();
+  using readEnd = new OwnedFd(ready.read);
+  using writeEnd = new OwnedFd(ready.write);
+  const child = spawnChild([...self, ...serveArguments(flags)], {
+    argv0: basename(self[0] ?? ""),
+    env: environment,
+    extraFds: [writeEnd.fd],
+    newSession: true,
+  });
+  try {
+    writeEnd.close();
+    await prepareProcess(child.pid, options.runtime);
+    await untilReady(readEnd.release());
+    child.dispose();
+  } catch (error) {
+    await child[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+function serveArguments(flags: ShimFlags): string[] {
+  return [
+    ...["-namespace", flags.namespace, "-id", flags.id, "-address", flags.address],
+    ...(flags.publishBinary === "" ? [] : ["-publish-binary", flags.publishBinary]),
+    ...(flags.debug ? ["-debug"] : []),
+    ...["-socket", flags.socket, "-bundle", flags.bundle],
+  ];
+}
+
+/** Puts the serving process into its cgroup and makes it a likelier victim than the daemon. */
+async function prepareProcess(pid: number, runtime: AnyBytes | undefined): Promise<void> {
+  const { getOomScoreAdj, setOomScoreAdj } = await import("@stevedore/os/process");
+  const isRuncs = runtime !== undefined && typeName(runtime.typeUrl) === OPTIONS_TYPE;
+  const { shimCgroup } = await decodeOptions(isRuncs ? runtime : undefined);
+  if (shimCgroup !== "") {
+    const { joinCgroup } = await import("./shim-cgroup.ts");
+    await joinCgroup(shimCgroup, pid);
+  }
+  const LARGEST = 1000;
+  setOomScoreAdj(Math.min(getOomScoreAdj(process.ppid) + 1, LARGEST), pid);
+}
+
+async function untilReady(fd: number): Promise<void> {
+  const { readChunks } = await import("@stevedore/os/io");
+  let said = "";
+  for await (const chunk of readChunks(fd, { signal: AbortSignal.timeout(READY_TIMEOUT_MS) })) {
+    said += decodeText(chunk);
+    if (said === "ok") return;
+  }
+  throw classified("unknown", said === "" ? "serving shim ended before it listened" : said);
+}
+
+/** All of standard input, or nothing when that is a terminal. @throws out-of-range when it is too long */
+export async function readStdin(): Promise<Uint8Array> {
+  if (process.stdin.isTTY) return new Uint8Array();
+  const parts: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of Bun.stdin.stream()) {
+    size += chunk.byteLength;
+    if (size > MAX_STDIN_BYTES) throw classified("out-of-range", "failed to read stdin: longer than 10 MiB");
+    parts.push(chunk);
+  }
+  return Buffer.concat(parts);
+}

@@ -1,0 +1,313 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { classified, messageOf } from "@stevedore/base/errors";
+import type { StateResponseSchema } from "@stevedore/wire/gen/containerd/task/v3/shim_pb";
+import { Container } from "./container.ts";
+import type { EventPublisher } from "./events.ts";
+import { type AnyBytes, decodeCheckpointOptions, decodeOptions } from "./options.ts";
+import type { ContainerProcess, ProcessEnd, ProcessStatus, ShimContext } from "./process.ts";
+
+/**
+ * The task service of a shim, for all versions of the API: its messages are read by shape, and Task v2 and v3 have the
+ * same ones.
+ */
+
+interface Target {
+  readonly id: string;
+}
+
+interface ProcessTarget extends Target {
+  readonly execId: string;
+}
+
+interface StreamFields {
+  readonly stdin: string;
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly terminal: boolean;
+}
+
+interface MountFields {
+  readonly type: string;
+  readonly source: string;
+  readonly target: string;
+  readonly options: readonly string[];
+}
+
+interface CreateRequest extends Target, StreamFields {
+  readonly bundle: string;
+  readonly rootfs: readonly MountFields[];
+  readonly checkpoint: string;
+  readonly parentCheckpoint: string;
+  readonly options?: AnyBytes | undefined;
+}
+
+interface ExecRequest extends ProcessTarget, StreamFields {
+  readonly spec?: AnyBytes | undefined;
+}
+
+/** Numbers of containerd.v1.types.Status. */
+const STATUS: Readonly<Record<ProcessStatus, 1 | 2 | 3 | 4 | 5>> = {
+  created: 1,
+  running: 2,
+  stopped: 3,
+  paused: 4,
+  pausing: 5,
+};
+
+type StateAnswer = MessageInitShape<typeof StateResponseSchema>;
+
+/** Go's zero time as the peer sends it: clients print it, and compare with it. */
+const ZERO_TIME = { seconds: -62_135_596_800n, nanos: 0 };
+
+type TimeFields = Pick<Timestamp, "seconds" | "nanos">;
+
+/** A point in time as the wire has it. */
+export function timestamp(date: Date | undefined): TimeFields {
+  if (date === undefined) return ZERO_TIME;
+  const milliseconds = date.getTime();
+  const seconds = Math.floor(milliseconds / 1000);
+  return { seconds: BigInt(seconds), nanos: (milliseconds - seconds * 1000) * 1_000_000 };
+}
+
+export interface TaskServiceOptions {
+  readonly shim: ShimContext;
+  readonly events: EventPublisher;
+  /** Id the shim was started with. */
+  readonly shimId: string;
+  /** Called once when a shutdown was asked for and no container is left. */
+  readonly shutdown: () => void;
+}
+
+export class TaskService {
+  readonly #shim: ShimContext;
+  readonly #events: EventPublisher;
+  readonly #shimId: string;
+  readonly #shutdown: () => void;
+  readonly #containers = new Map<string, Container>();
+  readonly #creating = new Set<string>();
+
+  constructor(options: TaskServiceOptions) {
+    this.#shim = options.shim;
+    this.#events = options.events;
+    this.#shimId = options.shimId;
+    this.#shutdown = options.shutdown;
+  }
+
+  async create(request: CreateRequest): Promise<{ pid: number }> {
+    const { id } = request;
+    if (this.#containers.has(id) || this.#creating.has(id)) {
+      throw classified("already-exists", `container ${id}: already exists`);
+    }
+    this.#creating.add(id);
+    try {
+      const container = await Container.create(
+        {
+          id,
+          bundle: request.bundle,
+          rootfs: request.rootfs,
+          names: streams(request),
+          options: await decodeOptions(request.options),
+          checkpoint: request.checkpoint,
+          parentCheckpoint: request.parentCheckpoint,
+        },
+        this.#shim,
+      );
+      this.#containers.set(id, container);
+      const { pid } = container.init;
+      this.#events.send("TaskCreate", {
+        containerId: id,
+        bundle: request.bundle,
+        rootfs: request.rootfs.map((mount) => ({ ...mountFields(mount) })),
+        io: streams(request),
+        checkpoint: request.checkpoint,
+        pid,
+      });
+      if (pid > 0) this.#watchInit(container);
+      return { pid };
+    } finally {
+      this.#creating.delete(id);
+    }
+  }
+
+  async start(request: ProcessTarget): Promise<{ pid: number }> {
+    const container = this.#container(request.id);
+    const containerId = container.id;
+    if (request.execId !== "") {
+      const { execId } = request;
+      const pid = await container.startExec(execId, {
+        started: (started) => this.#events.send("TaskExecStarted", { containerId, execId, pid: started }),
+        ended: (end) => this.#sendExit(containerId, execId, end),
+      });
+      return { pid };
+    }
+    const { init } = container;
+    const restored = init.pid === 0;
+    await init.start(() => this.#events.send("TaskStart", { containerId, pid: init.pid }));
+    if (restored) this.#watchInit(container);
+    return { pid: init.pid };
+  }
+
+  async delete(request: ProcessTarget): Promise<{ pid: number; exitStatus: number; exitedAt: TimeFields }> {
+    const container = this.#container(request.id);
+    const deleted = await container.delete(request.execId);
+    const { pid } = deleted;
+    const exitStatus = deleted.end?.status ?? 0;
+    const exitedAt = timestamp(deleted.end?.exitedAt);
+    if (request.execId === "") {
+      this.#containers.delete(request.id);
+      this.#events.send("TaskDelete", { containerId: container.id, pid, exitStatus, exitedAt });
+    }
+    return { pid, exitStatus, exitedAt };
+  }
+
+  async exec(request: ExecRequest): Promise<Record<string, never>> {
+    const container = this.#container(request.id);
+    container.addExec({
+      id: request.execId,
+      names: streams(request),
+      spec: request.spec?.value ?? new Uint8Array(),
+    });
+    this.#events.send("TaskExecAdded", { containerId: container.id, execId: request.execId });
+    return {};
+  }
+
+  async resizePty(request: ProcessTarget & { readonly width: number; readonly height: number }): Promise<Record<string, never>> {
+    await this.#process(request).resize(request);
+    return {};
+  }
+
+  async state(request: ProcessTarget): Promise<Omit<StateAnswer, "$typeName" | "$unknown">> {
+    const container = this.#container(request.id);
+    const found = container.process(request.execId);
+    return {
+      id: found.id,
+      bundle: container.bundle,
+      pid: found.pid,
+      status: STATUS[found.status],
+      ...found.names,
+      exitStatus: found.end?.status ?? 0,
+      exitedAt: timestamp(found.end?.exitedAt),
+    };
+  }
+
+  async pause(request: Target): Promise<Record<string, never>> {
+    const container = this.#container(request.id);
+    await container.init.pause();
+    this.#events.send("TaskPaused", { containerId: container.id });
+    return {};
+  }
+
+  async resume(request: Target): Promise<Record<string, never>> {
+    const container = this.#container(request.id);
+    await container.init.resume();
+    this.#events.send("TaskResumed", { containerId: container.id });
+    return {};
+  }
+
+  async kill(request: ProcessTarget & { readonly signal: number; readonly all: boolean }): Promise<Record<string, never>> {
+    await this.#process(request).kill(request.signal, request.all);
+    return {};
+  }
+
+  async pids(request: Target): Promise<{ processes: { pid: number; info?: AnyBytes }[] }> {
+    const container = this.#container(request.id);
+    const { execs } = container;
+    const pids = await container.init.runtime.ps(container.id);
+    const processes = pids.map(async (pid) => {
+      const exec = execs.find((one) => one.pid === pid);
+      return exec === undefined ? { pid } : { pid, info: await processDetails(exec.id) };
+    });
+    return { processes: await Promise.all(processes) };
+  }
+
+  async closeIO(request: ProcessTarget & { readonly stdin: boolean }): Promise<Record<string, never>> {
+    const found = this.#process(request);
+    if (request.stdin) found.closeStdin();
+    return {};
+  }
+
+  async checkpoint(request: Target & { readonly path: string; readonly options?: AnyBytes | undefined }): Promise<Record<string, never>> {
+    const { init } = this.#container(request.id);
+    await init.checkpoint(request.path, await decodeCheckpointOptions(request.options));
+    return {};
+  }
+
+  async update(request: Target & { readonly resources?: AnyBytes | undefined }): Promise<Record<string, never>> {
+    await this.#container(request.id).init.update(request.resources?.value ?? new Uint8Array());
+    return {};
+  }
+
+  async wait(request: ProcessTarget): Promise<{ exitStatus: number; exitedAt: TimeFields }> {
+    const { status, exitedAt } = await this.#process(request).ended;
+    return { exitStatus: status, exitedAt: timestamp(exitedAt) };
+  }
+
+  async stats(request: Target): Promise<{ stats: AnyBytes }> {
+    const { init } = this.#container(request.id);
+    const { readStats } = await import("./stats.ts");
+    return { stats: await readStats(init.pid) };
+  }
+
+  async connect(request: Target): Promise<{ shimPid: number; taskPid: number; version: string }> {
+    return { shimPid: process.pid, taskPid: this.#containers.get(request.id)?.init.pid ?? 0, version: "" };
+  }
+
+  async shutdown(request: Target): Promise<Record<string, never>> {
+    // The end of the container a shim was made for ends the whole group.
+    if (request.id === this.#shimId) for (const container of [...this.#containers.values()]) await this.#endContainer(container);
+    if (this.#containers.size === 0 && this.#creating.size === 0) this.#shutdown();
+    return {};
+  }
+
+  async #endContainer(container: Container): Promise<void> {
+    if (container.id !== this.#shimId && !(await container.mustKillRest())) return;
+    const { init, id } = container;
+    const failed = (what: string) => (error: unknown) => {
+      this.#shim.log.error(`failed to ${what} container id is ${id}`, { error: messageOf(error) });
+    };
+    await init.killAll().catch(failed("kill"));
+    await init.runtime.delete(id, true).catch(failed("delete"));
+    this.#containers.delete(id);
+  }
+
+  #container(id: string): Container {
+    const found = this.#containers.get(id);
+    if (found === undefined) throw classified("not-found", "container not created: not found");
+    return found;
+  }
+
+  #process(target: ProcessTarget): ContainerProcess {
+    return this.#container(target.id).process(target.execId);
+  }
+
+  #watchInit(container: Container): void {
+    const { pid } = container.init;
+    void this.#shim.exits.watch(pid).then(async ({ code, exitedAt }) => {
+      const end = { pid, status: code, exitedAt };
+      if (await container.initEnded(end)) this.#sendExit(container.id, container.id, end);
+    });
+  }
+
+  #sendExit(containerId: string, id: string, end: ProcessEnd): void {
+    const { pid, status: exitStatus, exitedAt } = end;
+    this.#events.send("TaskExit", { containerId, id, pid, exitStatus, exitedAt: timestamp(exitedAt) });
+  }
+}
+
+function streams({ stdin, stdout, stderr, terminal }: StreamFields): StreamFields {
+  return { stdin, stdout, stderr, terminal };
+}
+
+function mountFields({ type, source, target, options }: MountFields): MountFields & { options: string[] } {
+  return { type, source, target, options: [...options] };
+}
+
+async function processDetails(execId: string): Promise<AnyBytes> {
+  const [{ create, toBinary }, { ProcessDetailsSchema }] = await Promise.all([
+    import("@bufbuild/protobuf"),
+    import("@stevedore/wire/gen/containerd/runc/v1/options_pb"),
+  ]);
+  const details = create(ProcessDetailsSchema, { execId });
+  return { typeUrl: ProcessDetailsSchema.typeName, value: toBinary(ProcessDetailsSchema, details) };
+}
