@@ -10,7 +10,7 @@ import type {
   WriterOptions,
 } from "@stevedore/core";
 import type {
-  WriteContentRequest,
+  WriteContentRequestSchema,
   WriteContentResponse,
 } from "@stevedore/wire/gen/containerd/services/content/v1/content_pb";
 import type { Transport } from "@stevedore/wire/rpc/index";
@@ -20,9 +20,7 @@ import { RequestQueue } from "./request-queue.ts";
 /** Bytes of content in one message; daemons accept 16 MiB, smaller messages share a connection better. */
 const WRITE_CHUNK = 1024 * 1024;
 
-type WriteInit = MessageInitShape<
-  typeof import("@stevedore/wire/gen/containerd/services/content/v1/content_pb")["WriteContentRequestSchema"]
->;
+type WriteInit = MessageInitShape<typeof WriteContentRequestSchema>;
 
 /** WriteAction of the protocol. */
 const STAT = 0;

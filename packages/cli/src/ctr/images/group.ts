@@ -29,9 +29,21 @@ export const command: CommandGroup<CtrGlobals> = {
       usage: "unmount the image from the target",
       load: async () => (await import("./unmount.ts")).command,
     },
-    { names: ["pull"], usage: "pull an image from a remote", load: async () => (await import("../define.ts")).missingCommand("ctr images pull", "registry access") },
-    { names: ["push"], usage: "push an image to a remote", load: async () => (await import("../define.ts")).missingCommand("ctr images push", "registry access") },
-    { names: ["prune"], usage: "remove unused images", load: async () => (await import("../define.ts")).missingCommand("ctr images prune", "registry access") },
+    {
+      names: ["pull"],
+      usage: "pull an image from a remote",
+      load: async () => (await import("../define.ts")).missingCommand("ctr images pull", "registry access"),
+    },
+    {
+      names: ["push"],
+      usage: "push an image to a remote",
+      load: async () => (await import("../define.ts")).missingCommand("ctr images push", "registry access"),
+    },
+    {
+      names: ["prune"],
+      usage: "remove unused images",
+      load: async () => (await import("../define.ts")).missingCommand("ctr images prune", "registry access"),
+    },
     {
       names: ["delete", "del", "remove", "rm"],
       usage: "remove one or more images by reference",
@@ -43,7 +55,11 @@ export const command: CommandGroup<CtrGlobals> = {
       usage: "set and clear labels for an image",
       load: async () => (await import("./label.ts")).command,
     },
-    { names: ["convert"], usage: "convert an image", load: async () => (await import("../define.ts")).missingCommand("ctr images convert", "image conversion") },
+    {
+      names: ["convert"],
+      usage: "convert an image",
+      load: async () => (await import("../define.ts")).missingCommand("ctr images convert", "image conversion"),
+    },
     {
       names: ["usage"],
       usage: "display usage of snapshots for a given image ref",

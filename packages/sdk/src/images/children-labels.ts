@@ -1,0 +1,44 @@
+import { isErrorClass, type RequestContext } from "@stevedore/base";
+import type { ContentStore, Descriptor } from "@stevedore/core";
+import { childGcLabel } from "@stevedore/oci/annotations";
+import { childBlobs } from "./tree.ts";
+
+/**
+ * Labels a document so that garbage collection keeps what it points at.
+ * @returns the children.
+ */
+export async function labelChildren(
+  content: ContentStore,
+  context: RequestContext,
+  parent: Descriptor,
+): Promise<readonly Descriptor[]> {
+  const children = await childBlobs(content, context, parent);
+  if (children.length === 0) return children;
+  const counts = new Map<string, number>();
+  const labels: Record<string, string> = {};
+  for (const { mediaType, digest, annotations } of children) {
+    const key = childGcLabel(mediaType, annotations);
+    const numbered = key.endsWith(".");
+    const count = counts.get(key) ?? 0;
+    counts.set(key, count + 1);
+    labels[numbered ? `${key}${count}` : key] = digest;
+  }
+  const fields = Object.keys(labels).map((key) => `labels.${key}`);
+  await content.update(context, { digest: parent.digest, labels }, fields);
+  return children;
+}
+
+/** Labels the whole tree below `root`; documents that are not there are passed over. */
+export async function labelTree(content: ContentStore, context: RequestContext, root: Descriptor): Promise<void> {
+  const seen = new Set<string>();
+  const queue: Descriptor[] = [root];
+  for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+    if (seen.has(next.digest)) continue;
+    seen.add(next.digest);
+    try {
+      queue.push(...(await labelChildren(content, context, next)));
+    } catch (error) {
+      if (next === root || !isErrorClass(error, "not-found")) throw error;
+    }
+  }
+}
