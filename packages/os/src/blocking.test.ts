@@ -76,6 +76,6 @@ test("the loop turns while trees are removed; usage counts an inode once", async
 test("a call that has not begun ends with its signal", async () => {
   const abort = new AbortController();
   abort.abort(new Error("enough"));
-  expect(removeTree(`${dir}/x`, { signal: abort.signal })).rejects.toThrow("enough");
+  await expect(removeTree(`${dir}/x`, { signal: abort.signal })).rejects.toThrow("enough");
   await Bun.sleep(1);
 });

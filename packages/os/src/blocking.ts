@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { ClassifiedError, classified, type ErrorClass } from "@stevedore/base/errors";
 import type { BlockingCalls } from "./blocking-calls.ts";
 import { isErrno, SyscallError } from "./errno.ts";
-import { MNT, type MountStep, type UnmountOptions } from "./mount.ts";
+import { MNT, type MountStep, needsUserNamespaces, type UnmountOptions } from "./mount.ts";
 import type { RemoveTreeOptions } from "./path.ts";
 
 /**
@@ -147,13 +147,16 @@ export interface BlockingOptions {
   readonly signal?: AbortSignal;
 }
 
-/** mount.ts `mountAll`, off the loop. */
-export function mountAll(
+/** mount.ts `mountAll`, off the loop. Steps with id mappings get their user namespaces by themselves. */
+export async function mountAll(
   steps: readonly MountStep[],
   target: string,
   options: BlockingOptions = {},
 ): Promise<string[]> {
-  return call("mountAll", [steps, target], options.signal);
+  if (!needsUserNamespaces(steps)) return call("mountAll", [steps, target], options.signal);
+  const { UserNamespaces } = await import("./userns.ts");
+  using namespaces = await UserNamespaces.for(steps);
+  return await call("mountAll", [steps, target, { userNamespaces: namespaces.descriptors }], options.signal);
 }
 
 /** How long a busy mount is tried again, and how often: containerd's own bound (50 times 50 ms). */

@@ -102,7 +102,7 @@ test("waiting ends with the signal", async () => {
   expect(reasons[1]).toBe("Error: enough");
   const later = new AbortController();
   setTimeout(() => later.abort(new Error("enough")), 20);
-  expect(openFifoReader(`${dir}/f`, { signal: later.signal })).rejects.toThrow("enough");
+  await expect(openFifoReader(`${dir}/f`, { signal: later.signal })).rejects.toThrow("enough");
   await Bun.sleep(50);
   expect(await ourPipes()).toBe(0);
 });
@@ -116,10 +116,11 @@ test("keepReader spares the writer EPIPE, its absence does not", async () => {
   const second = openFifoReaderNow(`${dir}/f`);
   kept.close();
   expect(await collect(second.release())).toBe("kept");
-  const third = openFifoReaderNow(`${dir}/f`);
-  using plain = await openFifoWriter(`${dir}/f`);
+  makeFifo(`${dir}/g`);
+  const third = openFifoReaderNow(`${dir}/g`);
+  using plain = await openFifoWriter(`${dir}/g`);
   third.close();
-  expect(plain.write(bytes("lost"))).rejects.toThrow("broken pipe");
+  await expect(plain.write(bytes("lost"))).rejects.toThrow("broken pipe");
 });
 
 test("a full fifo blocks the writer, close fails what is queued", async () => {

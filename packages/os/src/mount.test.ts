@@ -10,6 +10,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { isErrorClass } from "@stevedore/base/errors";
+import { mountAll as mountOffLoop } from "./blocking.ts";
 import {
   assumeLayersOneByOne,
   cloneMount,
@@ -26,6 +27,7 @@ import {
   withTempMount,
 } from "./mount.ts";
 import { mountAt, mountHolding, parseMountInfo, readMountInfo } from "./mountinfo.ts";
+import { statPath } from "./stat.ts";
 
 let dir = "";
 
@@ -211,7 +213,7 @@ test("withTempMount() cleans up after success and after failure", async () => {
     { root: dir },
   );
   expect(existsSync(seen)).toBe(false);
-  expect(withTempMount(steps, () => Promise.reject(new Error("no")), { root: dir })).rejects.toThrow("no");
+  await expect(withTempMount(steps, () => Promise.reject(new Error("no")), { root: dir })).rejects.toThrow("no");
   await Bun.sleep(1);
   expect(readdirSync(dir)).toEqual([]);
 });
@@ -226,4 +228,57 @@ test("a cloned tree can be made read-only before it is attached", () => {
   expect(() => writeFileSync(`${dir}/b/sub/f`, "x")).toThrow("EROFS");
   writeFileSync(`${dir}/a/sub/f`, "x");
   expect(existsSync(`${dir}/b/sub/f`)).toBe(true);
+});
+
+test("a loop option mounts an image file, and its device goes with it", async () => {
+  const { runCommand } = await import("./spawn.ts");
+  writeFileSync(`${dir}/image`, new Uint8Array(4 << 20));
+  const made = await runCommand(["mkfs.ext4", "-q", `${dir}/image`], {
+    env: { PATH: "/usr/sbin:/sbin" },
+    searchPath: "/usr/sbin:/sbin",
+  });
+  expect(made.code).toBe(0);
+  mkdirSync(`${dir}/m`);
+  mountAll([{ type: "ext4", source: `${dir}/image`, options: ["loop"] }], `${dir}/m`);
+  const device = mountAt(`${dir}/m`)?.source ?? "";
+  expect(device).toMatch(/^\/dev\/loop\d+$/);
+  writeFileSync(`${dir}/m/f`, "x");
+  unmountAll(`${dir}/m`);
+  expect(existsSync(`/sys/block/${device.slice(5)}/loop/backing_file`)).toBe(false);
+});
+
+describe("id mappings", () => {
+  const options = ["uidmap=0:100000:65536", "gidmap=0:200000:65536"];
+
+  test("a bind shows owners through them", async () => {
+    mkdirSync(`${dir}/from`);
+    mkdirSync(`${dir}/to`);
+    writeFileSync(`${dir}/from/f`, "x");
+    await mountOffLoop([{ type: "bind", source: `${dir}/from`, options: ["rbind", "ro", ...options] }], `${dir}/to`);
+    expect(statPath(`${dir}/to/f`)).toMatchObject({ uid: 100_000, gid: 200_000 });
+    expect(() => writeFileSync(`${dir}/to/f`, "y")).toThrow("EROFS");
+  });
+
+  test("an overlay shows its lower layers through them, and nothing temporary stays", async () => {
+    for (const name of ["l1", "l2", "u", "w", "m"]) mkdirSync(`${dir}/${name}`);
+    writeFileSync(`${dir}/l1/one`, "1");
+    writeFileSync(`${dir}/l2/two`, "2");
+    const mounts = readMountInfo().length;
+    const step = {
+      type: "overlay",
+      source: "overlay",
+      options: [...options, `workdir=${dir}/w`, `upperdir=${dir}/u`, `lowerdir=${dir}/l1:${dir}/l2`],
+    };
+    await mountOffLoop([step], `${dir}/m`);
+    expect(statPath(`${dir}/m/one`)).toMatchObject({ uid: 100_000, gid: 200_000 });
+    expect(statPath(`${dir}/m/two`)).toMatchObject({ uid: 100_000, gid: 200_000 });
+    expect(readMountInfo().length).toBe(mounts + 1);
+    expect(readdirSync("/tmp").filter((name) => name.startsWith("ovl-idmapped"))).toEqual([]);
+  });
+
+  test("malformed and missing ones are refused", async () => {
+    const step = { type: "bind", source: dir, options: ["bind", "uidmap=0:x:1", "gidmap=0:0:1"] };
+    await expect(mountOffLoop([step], dir)).rejects.toThrow("want container:host:size");
+    expect(() => mountAll([{ ...step, options: ["bind", ...options] }], dir)).toThrow("no user namespace");
+  });
 });

@@ -1,8 +1,9 @@
-import { mkdtempSync, realpathSync, rmdirSync } from "node:fs";
+import { mkdirSync, mkdtempSync, realpathSync, rmdirSync } from "node:fs";
 import { classified } from "@stevedore/base/errors";
 import { check, ERRNO, failed, isErrno, resultOrErrno, SyscallError } from "./errno.ts";
 import { AT, closeQuietly, O, OwnedFd, readInto } from "./fd.ts";
 import { cString, i32, i64, libc, type OsPath, pointer, rawSyscall, SYS } from "./ffi.ts";
+import { attachLoop } from "./loop.ts";
 import { mountsAtOrBelow } from "./mountinfo.ts";
 import { openInRoot } from "./path.ts";
 
@@ -165,30 +166,100 @@ const MAX_DATA = 4095;
  *
  * @throws the {@link SyscallError}, its message naming target and type; not-implemented for options we cannot perform.
  */
-export function mountOne(step: MountStep, target: OsPath): void {
+export function mountOne(step: MountStep, target: OsPath, options: MountOptions = {}): void {
   const { flags, propagation, data, loop, idmap } = parseMountOptions(step.options);
-  if (loop) {
-    throw classified("not-implemented", `mount ${step.source}: option "loop" is not supported: not implemented`);
-  }
   if (idmap !== undefined) {
-    throw classified("not-implemented", `mount ${step.source}: idmapped mounts need a user namespace: not implemented`);
-  }
-  const text = data.join(",");
-  if ((flags & MS.REMOUNT) === 0 || text !== "" || propagation === 0) {
-    if (step.type === "overlay" && text.length > MAX_DATA) mountWideOverlay(step, target, flags, data);
-    else mountRaw(step.source, target, { type: step.type, flags, data: text });
-  }
-  if (propagation !== 0) mountRaw("", target, { flags: propagation });
-  // The kernel ignores every flag but MS_REC on a bind; the others take a remount.
-  const bindExtras = MS.RDONLY | MS.NOSUID | MS.NODEV | MS.NOEXEC | MS.NOATIME | MS.NODIRATIME | MS.NOSYMFOLLOW;
-  if ((flags & MS.BIND) !== 0 && (flags & MS.REMOUNT) === 0 && (flags & bindExtras) !== 0) {
+    const namespace = options.userNamespaces?.[`${idmap.uid}/${idmap.gid}`];
+    if (namespace === undefined) {
+      throw classified("failed-precondition", `mount ${step.source}: no user namespace was made for its id mapping`);
+    }
+    mountMapped(step, target, { flags, data, namespace });
+  } else if (loop) {
+    const device = attachLoop(step.source, { readOnly: (flags & MS.RDONLY) !== 0 });
     try {
+      mountRaw(device.path, target, { type: step.type, flags, data: data.join(",") });
+    } finally {
+      device.fd.close(); // the mount keeps the device; it goes with it
+    }
+  } else if ((flags & MS.REMOUNT) === 0 || data.length > 0 || propagation === 0) {
+    if (step.type === "overlay" && data.join(",").length > MAX_DATA) mountWideOverlay(step, target, flags, data);
+    else mountRaw(step.source, target, { type: step.type, flags, data: data.join(",") });
+  }
+  try {
+    if (propagation !== 0) mountRaw("", target, { flags: propagation });
+    // The kernel ignores every flag but MS_REC on a bind; the others take a remount.
+    if ((flags & MS.BIND) !== 0 && (flags & MS.REMOUNT) === 0 && (flags & BIND_EXTRAS) !== 0) {
       mountRaw("", target, { flags: flags | MS.REMOUNT });
+    }
+  } catch (error) {
+    if ((flags & MS.REMOUNT) === 0) unmountQuietly(target);
+    throw error;
+  }
+}
+
+const BIND_EXTRAS = MS.RDONLY | MS.NOSUID | MS.NODEV | MS.NOEXEC | MS.NOATIME | MS.NODIRATIME | MS.NOSYMFOLLOW;
+
+/** What mounts may need beside their steps. */
+export interface MountOptions {
+  /** Descriptors of user namespaces by `uid/gid` mapping, for steps with `uidmap=` and `gidmap=`; see userns.ts. Borrowed. */
+  readonly userNamespaces?: Readonly<Record<string, number>>;
+}
+
+interface MappedMount {
+  readonly flags: number;
+  readonly data: readonly string[];
+  readonly namespace: number;
+}
+
+/**
+ * A bind, or an overlay whose lower layers are seen through an id mapping. The mapping is an attribute of a mount, so each
+ * layer is cloned, mapped and hung in a folder of ours until the overlay has taken its own copy.
+ */
+function mountMapped(step: MountStep, target: OsPath, { flags, data, namespace }: MappedMount): void {
+  const mapped = (path: string): DetachedMount => {
+    const tree = cloneMount(path, { recursive: (flags & MS.REC) !== 0 });
+    try {
+      const change = { set: MOUNT_ATTR.IDMAP, userNamespaceFd: namespace, recursive: (flags & MS.REC) !== 0 };
+      tree.setAttributes(change);
+      return tree;
     } catch (error) {
-      unmountQuietly(target);
+      tree[Symbol.dispose]();
       throw error;
     }
+  };
+  if ((flags & MS.BIND) !== 0) {
+    using tree = mapped(step.source);
+    tree.attach(target);
+    return;
   }
+  if (step.type !== "overlay") {
+    throw classified(
+      "not-implemented",
+      `mount ${step.source}: id mappings are for binds and overlays, not for ${step.type}`,
+    );
+  }
+  using stack = new DisposableStack();
+  const dir = mkdtempSync(`${TEMP_ROOT}/ovl-idmapped`);
+  stack.defer(() => rmdirSync(dir));
+  let count = 0;
+  const options = data.map((option) => {
+    if (!option.startsWith("lowerdir=")) return option;
+    const layers = splitLayers(option.slice("lowerdir=".length)).map((layer) => {
+      using tree = mapped(layer);
+      const place = `${dir}/${count++}`;
+      mkdirSync(place, { mode: 0o700 });
+      stack.defer(() => rmdirSync(place));
+      tree.attach(place);
+      stack.defer(() => unmountQuietly(place));
+      return place;
+    });
+    return `lowerdir=${layers.join(":")}`;
+  });
+  mountOne({ ...step, options: [...step.options.filter(isFlagWord), ...options] }, target);
+}
+
+function isFlagWord(option: string): boolean {
+  return Object.hasOwn(FLAG_WORDS, option);
 }
 
 function unmountQuietly(target: OsPath): void {
@@ -200,12 +271,12 @@ function unmountQuietly(target: OsPath): void {
  *
  * @returns where each step landed, in order: a step's `target` is resolved inside `target`, symlinks included.
  */
-export function mountAll(steps: readonly MountStep[], target: string): string[] {
+export function mountAll(steps: readonly MountStep[], target: string, options: MountOptions = {}): string[] {
   const done: string[] = [];
   try {
     for (const step of steps) {
       const at = stepTarget(step, target);
-      mountOne(step, at);
+      mountOne(step, at, options);
       done.push(at);
     }
     return done;
@@ -506,10 +577,27 @@ export async function withTempMount<T>(
   const dir = mkdtempSync(`${options.root ?? TEMP_ROOT}/containerd-mount`);
   using stack = new DisposableStack();
   stack.defer(() => rmdirSync(dir));
-  const places = mountAll(steps, dir);
+  using namespaces = await userNamespacesFor(steps);
+  const places = mountAll(steps, dir, { userNamespaces: namespaces.descriptors });
   for (const place of places) stack.defer(() => unmountOrDetach(place));
   for (const place of places) mountRaw("", place, { flags: MS.PRIVATE });
   return await use(dir);
+}
+
+/** userns.ts is loaded only when a step has an id mapping. */
+async function userNamespacesFor(
+  steps: readonly MountStep[],
+): Promise<Disposable & { readonly descriptors: Readonly<Record<string, number>> }> {
+  if (!needsUserNamespaces(steps)) return { descriptors: {}, [Symbol.dispose]: () => undefined };
+  const { UserNamespaces } = await import("./userns.ts");
+  return UserNamespaces.for(steps);
+}
+
+/** Whether a step has an id mapping: then `mountAll` needs {@link MountOptions.userNamespaces}. */
+export function needsUserNamespaces(steps: readonly MountStep[]): boolean {
+  return steps.some((step) =>
+    step.options.some((option) => option.startsWith("uidmap=") || option.startsWith("gidmap=")),
+  );
 }
 
 function unmountOrDetach(place: string): void {

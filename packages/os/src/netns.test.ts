@@ -28,7 +28,7 @@ test("a namespace is made, pinned, told apart and removed", async () => {
   const links = await runCommand(["nsenter", `--net=${path}`, "cat", "/proc/net/dev"]);
   expect(text(links.stdout)).toMatch(/^\s*lo:/m);
   expect(text(links.stdout)).not.toMatch(/^\s*eth0:/m);
-  expect(createNetns(path)).rejects.toThrow("file exists");
+  await expect(createNetns(path)).rejects.toThrow("file exists");
   await using child = spawnChild(["nsenter", `--net=${path}`, "sleep", "10"]);
   await Bun.sleep(50);
   pinNetns(child.pid, `${dir}/ns/b`);
@@ -84,7 +84,7 @@ test("sockets and mounts come by descriptor, failures as they were", async () =>
     expect(isErrorClass(error, "not-found")).toBe(true);
     expect(String(error)).toContain(`open ${dir}/missing: no such file or directory`);
   }
-  expect(runOneShot({ op: "open", path: "/", flags: 0 }, { namespaces: { net: `${dir}/nope` } })).rejects.toThrow(
+  await expect(runOneShot({ op: "open", path: "/", flags: 0 }, { namespaces: { net: `${dir}/nope` } })).rejects.toThrow(
     /no answer: .*nope/,
   );
   await Bun.sleep(200);

@@ -310,9 +310,7 @@ export class Reaper implements Disposable {
    * @param options.keepOrphans whether a child that nobody watches yet may be claimed soon; while it answers false,
    *   such children are reaped at once instead of after the grace.
    */
-  constructor(
-    options: { readonly onOrphan?: (exit: ProcessExit) => void; readonly keepOrphans?: () => boolean } = {},
-  ) {
+  constructor(options: { readonly onOrphan?: (exit: ProcessExit) => void; readonly keepOrphans?: () => boolean } = {}) {
     this.#onOrphan = options.onOrphan;
     this.#keepOrphans = options.keepOrphans;
     process.on("SIGCHLD", this.#onSignal);

@@ -113,16 +113,16 @@ test("a console socket receives a terminal, and says what it got otherwise", asy
     expect(getWindowSize(slave.fd)).toEqual({ columns: 1, rows: 2 });
     const none = console.receive();
     connectUnix(console.path).close();
-    expect(none).rejects.toThrow("ended without a terminal");
+    await expect(none).rejects.toThrow("ended without a terminal");
     const odd = console.receive();
     const other = connectUnix(console.path);
     sendDescriptors(other.fd, bytes("x"), [other.fd]);
     other.close();
-    expect(odd).rejects.toThrow("no terminal");
+    await expect(odd).rejects.toThrow("no terminal");
     const abort = new AbortController();
     const late = console.receive(abort.signal);
     abort.abort(new Error("enough"));
-    expect(late).rejects.toThrow("enough");
+    await expect(late).rejects.toThrow("enough");
     await Bun.sleep(30);
   } finally {
     expect(existsSync(`${dir}/c.sock`)).toBe(false);

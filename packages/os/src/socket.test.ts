@@ -93,7 +93,7 @@ test("waiting ends with the signal's reason", async () => {
   using listener = listenUnix(`${dir}/s`);
   const controller = new AbortController();
   setTimeout(() => controller.abort(new Error("enough")), 10);
-  expect(awaitConnection(listener.fd, controller.signal)).rejects.toThrow("enough");
+  await expect(awaitConnection(listener.fd, controller.signal)).rejects.toThrow("enough");
   await Bun.sleep(30);
 });
 

@@ -133,7 +133,7 @@ describe("ending", () => {
     const controller = new AbortController();
     setTimeout(() => controller.abort(reason), 50);
     const started = performance.now();
-    expect(runCommand(["sleep", "10"], { signal: controller.signal })).rejects.toBe(reason);
+    await expect(runCommand(["sleep", "10"], { signal: controller.signal })).rejects.toBe(reason);
     await Bun.sleep(200);
     expect(performance.now() - started).toBeLessThan(1_000);
   });
