@@ -12,6 +12,7 @@ export * from "./labels.ts";
 export * from "./leases.ts";
 export * from "./mount.ts";
 export * from "./namespaces.ts";
+export * from "./sandboxes.ts";
 export * from "./snapshot-records.ts";
 export * from "./snapshots.ts";
 export * from "./tasks.ts";

@@ -1,0 +1,25 @@
+import type { Database, SQLQueryBindings } from "bun:sqlite";
+
+function prepare<Row, Params extends SQLQueryBindings[]>(db: Database, sql: string) {
+  return db.prepare<Row, Params>(sql);
+}
+
+type Prepared<Row, Params extends SQLQueryBindings[]> = ReturnType<typeof prepare<Row, Params>>;
+
+/**
+ * A statement prepared once per connection. Bun's own cache (`query`) holds twenty.
+ *
+ * The row type is a claim about the SQL next to it; nothing else checks it.
+ */
+export function statement<Row, Params extends SQLQueryBindings[]>(
+  sql: string,
+): (db: Database) => Prepared<Row, Params> {
+  const prepared = new WeakMap<Database, Prepared<Row, Params>>();
+  return (db) => {
+    const known = prepared.get(db);
+    if (known !== undefined) return known;
+    const made = prepare<Row, Params>(db, sql);
+    prepared.set(db, made);
+    return made;
+  };
+}

@@ -1,0 +1,27 @@
+import type { Database } from "bun:sqlite";
+import type { Collection } from "./collection.ts";
+
+/** What a procedure has in hand: the write connection inside a transaction, and what the writer keeps in memory. */
+export interface Transaction {
+  readonly db: Database;
+  /** Milliseconds since the epoch, the same for all calls of a batch. */
+  readonly now: number;
+  /** Marks, pins and sweeps of garbage collection. Writes report the objects they name to it. */
+  readonly collection: Collection;
+  /** What may be lost with the process without harm. */
+  readonly memory: WriterMemory;
+  /** Says that this call may have left garbage. */
+  dirty(): void;
+}
+
+export interface WriterMemory {
+  /** Highest snapshot id given to each backend, recorded or not. */
+  readonly reservedIds: Map<string, number>;
+  /** Numbers of a sequence that are reserved in the file but not given yet. */
+  readonly blocks: Map<string, { next: number; end: number }>;
+}
+
+/** A time after `previous`: clients compare the two. */
+export function later(previous: number, now: number): number {
+  return now > previous ? now : previous + 1;
+}
