@@ -168,6 +168,29 @@ test("fifty fifos at once, 4 MB each, both ways through a pump", async () => {
   expect(await ourPipes()).toBe(0);
 });
 
+test("two hundred blocked neighbours cost the one that moves next to nothing", async () => {
+  const blocked = Array.from({ length: 200 }, (_, i) => {
+    makeFifo(`${dir}/full${i}`);
+    return new FdWriter(openFifoBoth(`${dir}/full${i}`).release());
+  });
+  const never = blocked.map((writer) => writer.write(new Uint8Array(100_000)).catch(() => undefined));
+  makeFifo(`${dir}/live`);
+  const reader = openFifoReaderNow(`${dir}/live`);
+  const writer = await openFifoWriter(`${dir}/live`);
+  const started = performance.now();
+  const writing = (async () => {
+    for (let i = 0; i < 500; i++) await writer.write(new Uint8Array(100_000));
+    writer.close();
+  })();
+  let got = 0;
+  for await (const part of readChunks(reader.release())) got += part.byteLength;
+  await writing;
+  expect(got).toBe(50_000_000);
+  expect(performance.now() - started).toBeLessThan(3_000);
+  for (const each of blocked) each.close();
+  await Promise.all(never);
+});
+
 test("a silent neighbour and one that never reads delay nobody", async () => {
   makeFifo(`${dir}/full`);
   makeFifo(`${dir}/live`);

@@ -4,6 +4,7 @@ import {
   FileLock,
   FS_MAGIC,
   fileSystemInfo,
+  makeFolder,
   renameExchange,
   renameNoReplace,
   reserveSpace,
@@ -84,4 +85,12 @@ test("extended attributes and identity by path", () => {
   expect(fileIdentity(statPath(`${dir}/f`))).toBe(fileIdentity(statPath(`${dir}/f`, { follow: true })));
   expect(makeDevice(8, 1)).toBe(0x801n);
   expect(makeDevice(0x12345, 0x6789a)).toBe(0x120006783459an); // as glibc's makedev has it
+});
+
+test("makeFolder() sets the mode whatever the umask, and leaves existing ones", () => {
+  expect(makeFolder(`${dir}/a/b`, { mode: 0o1777, uid: 1, gid: 2 })).toBe(true);
+  expect(statPath(`${dir}/a/b`)).toMatchObject({ mode: 0o41777, uid: 1, gid: 2 });
+  expect(statPath(`${dir}/a`).mode & 0o7777).toBe(0o711);
+  expect(makeFolder(`${dir}/a/b`, { mode: 0o700 })).toBe(false);
+  expect(statPath(`${dir}/a/b`).mode & 0o7777).toBe(0o1777);
 });

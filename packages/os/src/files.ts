@@ -7,6 +7,9 @@ import { cString, i32, i64, libc, nameA, nameB, type OsPath, pointer, u32 } from
 
 const lib = libc({
   open: { args: [pointer, i32, u32], returns: i32 },
+  mkdir: { args: [pointer, u32], returns: i32 },
+  chmod: { args: [pointer, u32], returns: i32 },
+  chown: { args: [pointer, u32, u32], returns: i32 },
   fsync: { args: [i32], returns: i32 },
   fdatasync: { args: [i32], returns: i32 },
   syncfs: { args: [i32], returns: i32 },
@@ -98,6 +101,33 @@ export function writeFileDurably(path: string, bytes: Uint8Array, mode = 0o644):
   }
   check(lib().renameat2(AT.FDCWD, nameA.set(temporary), AT.FDCWD, nameB.set(path), 0), "rename", path);
   syncFolder(dirname(path));
+}
+
+/** Who owns a made folder and what its mode is, whatever the umask says. */
+export interface FolderAttributes {
+  readonly mode: number;
+  readonly uid?: number;
+  readonly gid?: number;
+}
+
+/**
+ * Makes a folder with exactly this mode (and owner), and the missing ones above it with mode 0711 as the peer's, so that
+ * users of a remapped container can pass. An existing folder keeps what it has. Returns whether it was made.
+ */
+export function makeFolder(path: string, attributes: FolderAttributes): boolean {
+  const made = resultOrErrno(lib().mkdir(nameA.set(path), attributes.mode));
+  if (made === -ERRNO.EEXIST) return false;
+  if (made === -ERRNO.ENOENT && dirname(path) !== path) {
+    makeFolder(dirname(path), { mode: 0o711 });
+    return makeFolder(path, attributes);
+  }
+  if (made < 0) throw new SyscallError({ syscall: "mkdir", errno: -made, target: path });
+  check(lib().chmod(nameA.set(path), attributes.mode), "chmod", path);
+  const { uid, gid } = attributes;
+  const KEEP = 0xffff_ffff; // (uid_t)-1
+  if (uid !== undefined || gid !== undefined)
+    check(lib().chown(nameA.set(path), uid ?? KEEP, gid ?? KEEP), "chown", path);
+  return true;
 }
 
 const LOCK = { SHARED: 1, EXCLUSIVE: 2, NONBLOCK: 4 } as const;

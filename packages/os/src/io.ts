@@ -1,5 +1,5 @@
 import { classified } from "@stevedore/base/errors";
-import { check, ERRNO, SyscallError } from "./errno.ts";
+import { check, ERRNO, resultOrErrno, SyscallError } from "./errno.ts";
 import { closeQuietly, O, setNonBlocking, statusFlags, writeFrom } from "./fd.ts";
 import { i32, i64, libc, pointer } from "./ffi.ts";
 
@@ -73,8 +73,8 @@ const F = { SETFL: 4, SETOWN: 8 } as const;
 /** "Send SIGIO when there is data or room"; from include/uapi/asm-generic/fcntl.h. */
 const O_ASYNC = 0o20000;
 
-/** Attempts that found nothing to do yet, made again together at each SIGIO: the signal names no descriptor. */
-const waiting = new Set<() => void>();
+/** What each waiter waits for, by the function that wakes it: the signal names no descriptor. */
+const waiting = new Map<() => void, { readonly fd: number; readonly events: number }>();
 let listening = false;
 
 /**
@@ -84,14 +84,24 @@ let listening = false;
 const GUARD_MS = 1_000;
 let guard: ReturnType<typeof setInterval> | undefined;
 
-function retryAll(): void {
-  const retries = [...waiting];
-  for (const retry of retries) retry();
-}
-
-function addWaiting(wake: () => void): void {
-  waiting.add(wake);
-  guard ??= setInterval(retryAll, GUARD_MS);
+/** One poll(2) finds whose turn it is: with hundreds blocked, one that moves must not make the others try again. */
+function wakeReady(): void {
+  const count = waiting.size;
+  if (count === 0) return;
+  const requests = new DataView(new ArrayBuffer(count * POLLFD_SIZE));
+  const wakers = [...waiting.keys()];
+  let at = 0;
+  for (const { fd, events } of waiting.values()) {
+    requests.setInt32(at, fd, true);
+    requests.setInt16(at + 4, events, true);
+    at += POLLFD_SIZE;
+  }
+  const ready = resultOrErrno(pollLib().poll(new Uint8Array(requests.buffer), count, 0));
+  if (ready === 0) return;
+  for (const [i, wake] of wakers.entries()) {
+    // When poll itself fails (EINTR, ENOMEM) everybody tries.
+    if (ready < 0 || requests.getInt16(i * POLLFD_SIZE + 6, true) !== 0) wake();
+  }
 }
 
 function removeWaiting(wake: () => void): void {
@@ -109,7 +119,7 @@ function listenForSignals(): void {
   if (listening) return;
   listening = true;
   // Never removed: without a handler, a late SIGIO would end the process.
-  process.on("SIGIO", retryAll);
+  process.on("SIGIO", wakeReady);
 }
 
 /** Asks the kernel to send SIGIO for `fd`, and makes it non-blocking. Needed once per open file. */
@@ -119,26 +129,37 @@ export function armForSignals(fd: number): void {
   check(lib().fcntl(fd, F.SETFL, statusFlags(fd) | O.NONBLOCK | O_ASYNC), "fcntl", `descriptor ${fd}`);
 }
 
+/** What to wait for. */
+export interface Readiness {
+  /** An armed descriptor. */
+  readonly fd: number;
+  /** {@link POLL} events; ERR and HUP count always. */
+  readonly events: number;
+  readonly signal?: AbortSignal | undefined;
+  /** Receives the function that ends the wait early. */
+  readonly hold?: (wake: () => void) => void;
+}
+
 /**
- * Waits for the next SIGIO of any armed descriptor; `hold` receives the function that ends the wait early. Callers try
- * their call again then: being woken promises nothing.
+ * Waits until an armed descriptor may be ready. Callers try their call again then: being woken promises nothing. Arm
+ * first, then try, then wait: so nothing is missed in between.
  */
-export function nextSignal(signal?: AbortSignal, hold?: (wake: () => void) => void): Promise<void> {
+export function untilReady({ fd, events, signal, hold }: Readiness): Promise<void> {
   return new Promise((resolve) => {
     const wake = (): void => {
       removeWaiting(wake);
       signal?.removeEventListener("abort", wake);
       resolve();
     };
-    addWaiting(wake);
+    waiting.set(wake, { fd, events });
+    guard ??= setInterval(wakeReady, GUARD_MS);
     signal?.addEventListener("abort", wake);
     hold?.(wake);
   });
 }
 
 /**
- * Calls `attempt` now and after each SIGIO until it returns something other than undefined (its EAGAIN). `fd` is armed
- * before the first attempt, so nothing is missed in between.
+ * Calls `attempt` now and whenever `fd` gets readable until it returns something other than undefined (its EAGAIN).
  *
  * @throws what `attempt` throws; the reason of `signal`.
  */
@@ -148,7 +169,7 @@ export async function attemptUntil<T>(fd: number, attempt: () => T | undefined, 
     signal?.throwIfAborted();
     const result = attempt();
     if (result !== undefined) return result;
-    await nextSignal(signal);
+    await untilReady({ fd, events: POLL.IN, signal });
   }
 }
 
@@ -249,9 +270,10 @@ export class FdWriter implements Disposable {
       if (n instanceof Error) throw n;
       if (n === bytes.byteLength) return;
       bytes = bytes.subarray(n);
-      await nextSignal(signal, (wake) => {
+      const hold = (wake: () => void): void => {
         this.#wake = wake;
-      });
+      };
+      await untilReady({ fd: this.#fd, events: POLL.OUT, signal, hold });
     }
   }
 
@@ -263,7 +285,8 @@ export class FdWriter implements Disposable {
 }
 
 const pollLib = libc({ poll: { args: [pointer, i64, i32], returns: i32 } });
-const pollRequest = new DataView(new ArrayBuffer(8));
+const POLLFD_SIZE = 8; // struct pollfd
+const pollRequest = new DataView(new ArrayBuffer(POLLFD_SIZE));
 const pollBytes = new Uint8Array(pollRequest.buffer);
 
 /** Events of poll(2). */
