@@ -154,7 +154,7 @@ export class ClientCall implements StreamHandler {
     if (this.#headersSeen) return this.#break(classified("internal", "a stream has more than two header blocks"));
     const status = headerOf(fields, ":status") ?? "";
     // Interim answers, RFC 9110 section 15.2.
-    if (/^1\d\d$/.test(status)) return;
+    if (status.length === 3 && status.startsWith("1")) return;
     this.#headersSeen = true;
     this.#httpStatus = status;
     this.#answered = true;

@@ -86,10 +86,9 @@ export class GrpcChannel {
   }
 
   async #unaryOnce(path: string, request: Uint8Array, options: CallOptions, limits: CallLimits): Promise<Uint8Array> {
-    const call = await this.#open(path, options, limits);
+    // In the turn of the headers, so that both leave in one write. Nobody waits for the queue of a single message.
+    const call = await this.#open(path, options, limits, (made) => void made.send(request, true));
     try {
-      // Nobody waits for the queue of a single message: the answer says more.
-      void call.send(request, true);
       const { messages } = call;
       const first = await messages.next();
       if (first.done === true) throw classified("internal", "server answered without a message");
@@ -153,7 +152,12 @@ export class GrpcChannel {
     this.#calls.delete(limits);
   }
 
-  async #open(path: string, options: CallOptions, limits: CallLimits): Promise<ClientCall> {
+  async #open(
+    path: string,
+    options: CallOptions,
+    limits: CallLimits,
+    begin?: (call: ClientCall) => void,
+  ): Promise<ClientCall> {
     if (limits.reason !== undefined) throw limits.reason;
     let ready = this.#ready;
     if (ready === undefined || !ready.connection.usable) ready = await this.#within(limits, this.#connection());
@@ -171,6 +175,11 @@ export class GrpcChannel {
       maxSend: this.#options.maxSendBytes ?? Number.POSITIVE_INFINITY,
     });
     limits.onEnd((reason) => call.cancel(reason));
+    try {
+      begin?.(call);
+    } catch (error) {
+      call.cancel(toClassified(error));
+    }
     return call;
   }
 
@@ -336,12 +345,10 @@ async function connectTo(target: ConnectTarget): Promise<ByteChannel> {
 
 /** @throws invalid-argument for what is no address. */
 export function parseAddress(address: string, tls?: TLSOptions): ConnectTarget {
-  const unix =
-    /^unix:(?:\/\/)?(.+)$/.exec(address)?.[1] ??
-    (address.startsWith("/") || address.startsWith("@") ? address : undefined);
-  if (unix !== undefined) return { kind: "unix", path: unix };
-  const abstract = /^unix-abstract:(.+)$/.exec(address)?.[1];
-  if (abstract !== undefined) return { kind: "unix", path: `@${abstract}` };
+  if (address.startsWith("/") || address.startsWith("@")) return { kind: "unix", path: address };
+  if (address.startsWith("unix:///")) return { kind: "unix", path: address.slice("unix://".length) };
+  if (address.startsWith("unix:")) return { kind: "unix", path: address.slice("unix:".length) };
+  if (address.startsWith("unix-abstract:")) return { kind: "unix", path: `@${address.slice("unix-abstract:".length)}` };
   const tcp = /^(?:(?:tcp|dns):\/{0,3})?(\[[0-9a-fA-F:.]+\]|[^:/[\]]+):(\d{1,5})$/.exec(address);
   const [, host, port] = tcp ?? [];
   if (host === undefined || port === undefined || Number(port) > 65_535) {

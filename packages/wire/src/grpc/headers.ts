@@ -2,7 +2,7 @@ import { decodeText, encodeText } from "@stevedore/base";
 import { fieldSize } from "../h2/header-table.ts";
 import type { HeaderField } from "../h2/protocol.ts";
 import { Metadata } from "../rpc/metadata.ts";
-import { STATUS_DETAILS_KEY, type Status, statusDetailsBin, statusFromTrailers } from "../status.ts";
+import { Code, OK, STATUS_DETAILS_KEY, type Status, statusDetailsBin, statusFromTrailers } from "../status.ts";
 
 export const CONTENT_TYPE: HeaderField = ["content-type", "application/grpc"];
 export const STATUS_200: HeaderField = [":status", "200"];
@@ -140,7 +140,8 @@ const MESSAGE_HEAD = fieldSize(["grpc-message", ""]);
 export function statusOfTrailers(fields: readonly HeaderField[]): Status | undefined {
   const code = headerOf(fields, "grpc-status");
   if (code === undefined) return undefined;
-  const number = /^\d{1,9}$/.test(code) ? Number(code) : 2;
+  if (code === "0") return OK;
+  const number = /^\d{1,9}$/.test(code) ? Number(code) : Code.unknown;
   return statusFromTrailers(
     number,
     decodeMessage(headerOf(fields, "grpc-message") ?? ""),

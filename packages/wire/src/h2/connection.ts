@@ -107,6 +107,7 @@ export class H2Connection {
   #unsent = EMPTY;
   #queuedTotal = 0;
   #flushing = false;
+  #corked = false;
   #readyHead: H2Stream | undefined;
   #readyTail: H2Stream | undefined;
   #windowless: H2Stream[] = [];
@@ -129,6 +130,8 @@ export class H2Connection {
     const maxHeaderList = options.maxHeaderList ?? MAX_HEADER_LIST;
     this.#decoder = new HpackDecoder(maxHeaderList);
     this.#reader = new FrameReader(DEFAULT_MAX_FRAME, (head, payload) => this.#frame(head, payload));
+    // A client's preface leaves with its first request, in one write.
+    this.#corked = !this.#server;
     if (!this.#server) this.#push(PREFACE);
     this.#sendSettings(
       this.#server
@@ -155,6 +158,7 @@ export class H2Connection {
       drained: () => this.#flush(),
       closed: (cause) => this.#closed(cause),
     });
+    if (this.#corked) setImmediate(() => this.#uncork());
   }
 
   get peer(): ByteChannel["peer"] {
@@ -192,6 +196,7 @@ export class H2Connection {
     stream.handler = handler;
     this.#streams.set(stream.id, stream);
     this.sendHeaders(stream, fields, false);
+    if (this.#corked) this.#uncork();
     return stream;
   }
 
@@ -332,12 +337,17 @@ export class H2Connection {
 
   // One write for all that this turn brings.
   #scheduleFlush(): void {
-    if (this.#flushing || this.#unsent.length > 0 || this.#state !== "open") return;
+    if (this.#flushing || this.#corked || this.#unsent.length > 0 || this.#state !== "open") return;
     this.#flushing = true;
     queueMicrotask(() => {
       this.#flushing = false;
       this.#flush();
     });
+  }
+
+  #uncork(): void {
+    this.#corked = false;
+    this.#scheduleFlush();
   }
 
   #flush(): void {
@@ -827,27 +837,55 @@ function unpadded(payload: Uint8Array): Uint8Array {
   return payload.subarray(1, payload.length - padding);
 }
 
-const REQUEST_PSEUDO: ReadonlySet<string> = new Set([":method", ":scheme", ":path", ":authority"]);
-
-/** What is wrong with a header block by RFC 9113 section 8.2 and 8.3, or undefined. */
+/** What is wrong with a header block by RFC 9113 sections 8.2 and 8.3, or undefined. */
 function malformed(fields: readonly HeaderField[], request: boolean): string | undefined {
   let regular = false;
-  const seen = new Set<string>();
+  let seen = "";
   for (const [name, value] of fields) {
     if (name.startsWith(":")) {
       if (regular) return `pseudo-header ${name} behind others`;
-      if (seen.has(name)) return `pseudo-header ${name} twice`;
-      seen.add(name);
-      if (request ? !REQUEST_PSEUDO.has(name) : name !== ":status") return `unknown pseudo-header ${name}`;
+      if (seen.includes(name)) return `pseudo-header ${name} twice`;
+      seen += name;
+      if (!knownPseudo(name, request)) return `unknown pseudo-header ${name}`;
       continue;
     }
     regular = true;
-    if (name === "" || /[^!#-'*+\-.0-9^-z|~]/.test(name)) return `malformed header name ${JSON.stringify(name)}`;
-    if (/[\0\r\n]/.test(value)) return `malformed value of header ${name}`;
-    if (name === "connection" || name === "transfer-encoding" || name === "upgrade" || name === "keep-alive") {
-      return `header ${name} is not for HTTP/2`;
+    if (!isHeaderName(name)) return `malformed header name ${JSON.stringify(name)}`;
+    if (!isHeaderValue(value)) return `malformed value of header ${name}`;
+    switch (name) {
+      case "connection":
+      case "transfer-encoding":
+      case "upgrade":
+      case "keep-alive":
+        return `header ${name} is not for HTTP/2`;
+      case "te":
+        if (value !== "trailers") return `header te is ${JSON.stringify(value)}`;
+        break;
+      default:
     }
-    if (name === "te" && value !== "trailers") return `header te is ${JSON.stringify(value)}`;
   }
   return undefined;
+}
+
+function knownPseudo(name: string, request: boolean): boolean {
+  if (!request) return name === ":status";
+  return name === ":method" || name === ":scheme" || name === ":path" || name === ":authority";
+}
+
+// By hand, not by pattern: a pattern is compiled at its first use, and a command line makes one call.
+function isHeaderName(name: string): boolean {
+  for (let i = 0; i < name.length; i++) {
+    const c = name.charCodeAt(i);
+    const letter = (c >= 0x61 && c <= 0x7a) || c === 0x2d || (c >= 0x30 && c <= 0x39);
+    if (!letter && !"!#$%&'*+.^_`|~".includes(name.charAt(i))) return false;
+  }
+  return name.length > 0;
+}
+
+function isHeaderValue(value: string): boolean {
+  for (let i = 0; i < value.length; i++) {
+    const c = value.charCodeAt(i);
+    if (c === 0 || c === 10 || c === 13) return false;
+  }
+  return true;
 }

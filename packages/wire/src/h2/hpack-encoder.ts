@@ -16,20 +16,47 @@ const SECRET: ReadonlySet<string> = new Set(["authorization", "cookie", "proxy-a
 /** Longer values are written anew each time. A path of a method and a namespace are shorter. */
 const LONGEST_KEPT = 256;
 
+/** Shorter strings are written as they are: on a local socket their few bytes cost less than the packing. */
+const SHORTEST_PACKED = 512;
+
 type Index = Map<string, Map<string, number>>;
 
-let staticIndex: Index | undefined;
+/** The static table's index of a field that gRPC sends, 0 for none. By hand: a table costs time at each start. */
+function staticField(name: string, value: string): number {
+  switch (name) {
+    case ":method":
+      return value === "POST" ? 3 : 0;
+    case ":scheme":
+      return value === "http" ? 6 : value === "https" ? 7 : 0;
+    case ":status":
+      return value === "200" ? 8 : value === "400" ? 12 : 0;
+    default:
+      return 0;
+  }
+}
 
-// Name → value → index in the static table; the value "" of each name gives its first index.
-function staticTable(): Index {
-  if (staticIndex !== undefined) return staticIndex;
-  staticIndex = new Map();
-  STATIC_TABLE.forEach(([name, value], i) => {
-    const values = staticIndex?.get(name);
-    if (values === undefined) staticIndex?.set(name, new Map([[value, i + 1]]).set("", i + 1));
-    else values.set(value, i + 1);
-  });
-  return staticIndex;
+/** The static table's index of a name that gRPC sends, 0 for none. */
+function staticName(name: string): number {
+  switch (name) {
+    case ":authority":
+      return 1;
+    case ":method":
+      return 2;
+    case ":path":
+      return 4;
+    case ":scheme":
+      return 6;
+    case ":status":
+      return 8;
+    case "authorization":
+      return 23;
+    case "content-type":
+      return 31;
+    case "user-agent":
+      return 58;
+    default:
+      return 0;
+  }
 }
 
 /** HPACK for one direction of one connection: blocks must be sent in the order in which they were encoded. */
@@ -69,13 +96,12 @@ export class HpackEncoder {
     const [name, value] = field;
     // Both strings at their longest, plus three integers.
     this.#reserve(name.length + value.length + 24);
-    const fixed = staticTable().get(name);
-    const exact = value === "" ? undefined : fixed?.get(value);
-    if (exact !== undefined) return this.#integer(0x80, 7, exact);
+    const exact = staticField(name, value);
+    if (exact > 0) return this.#integer(0x80, 7, exact);
     const known = this.#index.get(name);
     const number = known?.get(value);
     if (number !== undefined) return this.#integer(0x80, 7, this.#wireIndex(number));
-    const nameIndex = fixed?.get("") ?? this.#nameIndex(known);
+    const nameIndex = staticName(name) || this.#nameIndex(known);
     if (SECRET.has(name)) this.#literal(0x10, 4, nameIndex, field);
     else if (NOT_KEPT.has(name) || value.length > LONGEST_KEPT) this.#literal(0, 4, nameIndex, field);
     else {
@@ -116,7 +142,7 @@ export class HpackEncoder {
   }
 
   #string(text: string): void {
-    const packed = huffmanLength(text);
+    const packed = text.length < SHORTEST_PACKED ? text.length : huffmanLength(text);
     if (packed < text.length) {
       this.#integer(0x80, 7, packed);
       this.#at = huffmanEncode(text, this.#out, this.#at);

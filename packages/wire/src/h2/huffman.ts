@@ -19,40 +19,48 @@ const LENGTHS = new Uint8Array([
 /** The symbol that ends a string; it may only appear cut short, as padding. */
 const END = 256;
 
+const LONGEST = 30;
+
 interface Code {
   /** The code of each symbol, in the low bits. */
   readonly codes: Uint32Array;
-  /** The tree: node n's children at 2n and 2n+1; a node's number, or a symbol as -1 - symbol. The root is node 0. */
-  readonly tree: Int16Array;
+  /** All symbols in the order of their codes. */
+  readonly symbols: Uint16Array;
+  /** For each length: its first code, how many codes it has, and where its symbols begin in `symbols`. */
+  readonly first: Uint32Array;
+  readonly counts: Uint16Array;
+  readonly starts: Uint16Array;
 }
 
 let built: Code | undefined;
 
-// Built at the first use: a client that never meets a Huffman string does not pay for it.
+// Built at the first use, in two passes: a command line that meets one Huffman string pays for it in its start.
 function code(): Code {
   if (built !== undefined) return built;
-  const codes = new Uint32Array(LENGTHS.length);
-  const tree = new Int16Array(2 * LENGTHS.length);
-  let nodes = 1;
+  const counts = new Uint16Array(LONGEST + 1);
+  for (const length of LENGTHS) counts[length] = (counts[length] ?? 0) + 1;
+  const first = new Uint32Array(LONGEST + 1);
+  const starts = new Uint16Array(LONGEST + 1);
   let next = 0;
-  let length = 0;
-  for (let want = 5; want <= 30; want++) {
-    for (let symbol = 0; symbol < LENGTHS.length; symbol++) {
-      if (LENGTHS[symbol] !== want) continue;
-      next *= 2 ** (want - length);
-      length = want;
-      codes[symbol] = next;
-      let node = 0;
-      for (let bit = want - 1; bit > 0; bit--) {
-        const at = 2 * node + ((next >>> bit) & 1);
-        if (tree[at] === 0) tree[at] = nodes++;
-        node = tree[at] ?? 0;
-      }
-      tree[2 * node + (next & 1)] = -1 - symbol;
-      next++;
-    }
+  let start = 0;
+  for (let length = 1; length <= LONGEST; length++) {
+    next *= 2;
+    first[length] = next;
+    starts[length] = start;
+    next += counts[length] ?? 0;
+    start += counts[length] ?? 0;
   }
-  built = { codes, tree };
+  const codes = new Uint32Array(LENGTHS.length);
+  const symbols = new Uint16Array(LENGTHS.length);
+  const used = new Uint16Array(LONGEST + 1);
+  for (let symbol = 0; symbol < LENGTHS.length; symbol++) {
+    const length = LENGTHS[symbol] ?? 0;
+    const nth = used[length] ?? 0;
+    used[length] = nth + 1;
+    codes[symbol] = (first[length] ?? 0) + nth;
+    symbols[(starts[length] ?? 0) + nth] = symbol;
+  }
+  built = { codes, symbols, first, counts, starts };
   return built;
 }
 
@@ -62,34 +70,29 @@ function code(): Code {
  * @throws ConnectionError COMPRESSION_ERROR when it holds the end symbol or ends in anything but 0 to 7 one bits.
  */
 export function huffmanDecode(bytes: Uint8Array): Uint8Array {
-  const { tree } = code();
+  const { symbols, first, counts, starts } = code();
   // The shortest code has five bits.
   const out = new Uint8Array(Math.floor((bytes.length * 8) / 5));
+  let size = 0;
+  let bits = 0;
   let length = 0;
-  let node = 0;
-  let pending = 0;
-  let ones = true;
   for (const byte of bytes) {
-    for (let bit = 7; bit >= 0; bit--) {
-      const one = (byte >>> bit) & 1;
-      const child = tree[2 * node + one] ?? 0;
-      if (child < 0) {
-        const symbol = -1 - child;
-        if (symbol === END)
-          throw new ConnectionError(ErrorCode.compressionError, "huffman string holds its end symbol");
-        out[length++] = symbol;
-        node = 0;
-        pending = 0;
-        ones = true;
-      } else {
-        node = child;
-        pending++;
-        if (one === 0) ones = false;
-      }
+    for (let shift = 7; shift >= 0; shift--) {
+      bits = (bits << 1) | ((byte >>> shift) & 1);
+      length++;
+      const nth = bits - (first[length] ?? 0);
+      if (nth < 0 || nth >= (counts[length] ?? 0)) continue;
+      const symbol = symbols[(starts[length] ?? 0) + nth] ?? END;
+      if (symbol === END) throw new ConnectionError(ErrorCode.compressionError, "huffman string holds its end symbol");
+      out[size++] = symbol;
+      bits = 0;
+      length = 0;
     }
   }
-  if (pending > 7 || !ones) throw new ConnectionError(ErrorCode.compressionError, "huffman string is badly padded");
-  return out.subarray(0, length);
+  if (length > 7 || bits !== (1 << length) - 1) {
+    throw new ConnectionError(ErrorCode.compressionError, "huffman string is badly padded");
+  }
+  return out.subarray(0, size);
 }
 
 /** How many bytes {@link huffmanEncode} makes of a string of characters below 256. */
