@@ -1,6 +1,6 @@
 import { decodeText } from "@stevedore/base";
-import type { AnyValue, Container } from "@stevedore/sdk/types";
 import { parseJson } from "@stevedore/oci/json-lossless";
+import type { AnyValue, Container } from "@stevedore/sdk/types";
 import { boolFlag } from "../../kit/flags.ts";
 import { ctrCommand } from "../define.ts";
 import { goJson, type JsonTree } from "../json.ts";

@@ -1,0 +1,89 @@
+/** What `ctr run` and `ctr containers create` share: from arguments and flags to a container. */
+import { defaultMatcher, onlyStrict, parsePlatform } from "@stevedore/oci/platform";
+import { createContainer } from "@stevedore/sdk/local/new-container";
+import { configPathOptions, runcOptions } from "@stevedore/sdk/local/runc-options";
+import type { AnyValue, Container } from "@stevedore/sdk/types";
+import { buildSpec, type ContainerFlags, type RunFlags, specFromFile } from "./build-spec.ts";
+import type { Session } from "./globals.ts";
+import { parseLabelArgs } from "./labels.ts";
+
+export interface CreateRequest {
+  readonly args: readonly string[];
+  readonly flags: ContainerFlags;
+  readonly run?: RunFlags;
+  readonly cgroupGiven: boolean;
+  readonly namespace: string;
+}
+
+/** Creates the container that the command line asks for. */
+export async function createFromFlags(session: Session, request: CreateRequest): Promise<Container> {
+  const { flags, run } = request;
+  const withConfig = flags.config !== "";
+  const [first = "", second = "", ...rest] = request.args;
+  const id = withConfig ? first : second;
+  if (withConfig) {
+    if (id === "") throw new Error("with spec config file, container id must be provided");
+    if (request.args.length > 1) throw new Error("with spec config file, only container id should be provided");
+  } else {
+    if (first === "") throw new Error("image ref must be provided");
+    if (id === "") throw new Error("container id must be provided");
+  }
+  const ownRootfs = !withConfig && flags.rootfs;
+  const platform = run?.platform ?? "";
+  const container = await createContainer(session.client, session.context, {
+    id,
+    snapshotter: flags.snapshotter,
+    snapshotLabels: { ...parseLabelArgs(flags.snapshotterLabel), ...remapLabels(run) },
+    labels: parseLabelArgs(flags.label),
+    runtime: { name: flags.runtime, options: await runtimeOptions(flags) },
+    syncFs: run?.syncFs ?? false,
+    ...(withConfig || ownRootfs
+      ? {}
+      : {
+          image: { name: first, matcher: platform === "" ? defaultMatcher() : onlyStrict(parsePlatform(platform)) },
+        }),
+    spec: async (source) =>
+      withConfig
+        ? specFromFile(flags.config)
+        : buildSpec(
+            {
+              id,
+              namespace: request.namespace,
+              flags,
+              ...(run === undefined ? {} : { run }),
+              cgroupGiven: request.cgroupGiven,
+              args: rest,
+              ...(ownRootfs ? { rootfs: first } : {}),
+            },
+            source,
+          ),
+  });
+  if (run !== undefined && run.dumpConfig !== "" && container.spec !== undefined) {
+    await Bun.write(run.dumpConfig, container.spec.value);
+  }
+  return container;
+}
+
+async function runtimeOptions(flags: ContainerFlags): Promise<AnyValue> {
+  if (flags.runtimeConfigPath !== "") {
+    if (flags.runcBinary !== "" || flags.runcRoot !== "" || flags.runcSystemdCgroup) {
+      throw new Error("--runtime-config-path cannot be used with options of runc");
+    }
+    return configPathOptions(flags.runtimeConfigPath);
+  }
+  const runc = flags.runtime === "io.containerd.runc.v2";
+  if (!runc && (flags.runcBinary !== "" || flags.runcRoot !== "")) {
+    throw new Error('specifying runc-binary and runc-root is only supported for "io.containerd.runc.v2" runtime');
+  }
+  return runcOptions({ binary: flags.runcBinary, root: flags.runcRoot, systemdCgroup: flags.runcSystemdCgroup });
+}
+
+/** Labels that tell a snapshotter to remap ids, for containers in a user namespace. */
+function remapLabels(run: RunFlags | undefined): Record<string, string> {
+  if (run === undefined || (run.uidmap.length === 0 && run.gidmap.length === 0)) return {};
+  if (!run.remapLabels) return {};
+  return {
+    "containerd.io/snapshot/uidmapping": run.uidmap.join(","),
+    "containerd.io/snapshot/gidmapping": run.gidmap.join(","),
+  };
+}

@@ -1,0 +1,129 @@
+/** Makes containers as containerd's Go client does: snapshot, spec, record, all under one lease. */
+import { encodeText, isErrorClass, type RequestContext } from "@stevedore/base";
+import type { AnyValue, Container, Mount } from "@stevedore/core";
+import { Label } from "@stevedore/oci/annotations";
+import { chainId } from "@stevedore/oci/chain-id";
+import { encodeJson, type JsonEncodable } from "@stevedore/oci/json-lossless";
+import type { ImageConfig } from "@stevedore/oci/manifest";
+import type { PlatformMatcher } from "@stevedore/oci/platform";
+import type { Spec } from "@stevedore/oci/runtime-spec";
+import type { Client } from "../client.ts";
+import { platformManifest } from "../images/tree.ts";
+import { isUnpacked, unpackImage } from "../images/unpack.ts";
+import { withLease } from "../lease.ts";
+
+/** Type URL of a runtime spec in an Any, as containerd's typeurl names it. */
+export const SPEC_TYPE_URL = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
+/** Type URL of a process in an Any. */
+export const PROCESS_TYPE_URL = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+
+/** A spec or a part of one as an Any. */
+export function jsonAny(typeUrl: string, value: JsonEncodable): AnyValue {
+  return { typeUrl, value: encodeText(encodeJson(value)) };
+}
+
+/** What a spec is made from. */
+export interface SpecSource {
+  /** Config of the image; absent for a container on a root file system of its own. */
+  readonly image?: ImageConfig;
+  /** Mounts of the container's snapshot; absent for a root file system of its own. */
+  readonly mounts?: readonly Mount[];
+}
+
+export interface NewContainerOptions {
+  readonly id: string;
+  readonly image?: { readonly name: string; readonly matcher: PlatformMatcher };
+  readonly snapshotter: string;
+  readonly snapshotLabels?: Readonly<Record<string, string>>;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly runtime: Container["runtime"];
+  readonly sandbox?: string;
+  readonly syncFs?: boolean;
+  readonly extensions?: Readonly<Record<string, AnyValue>>;
+  readonly spec: (source: SpecSource) => Promise<Spec | AnyValue>;
+}
+
+const DEFAULT_SNAPSHOTTER = "overlayfs";
+
+/**
+ * Creates a container. The image is unpacked first when it is not. What was made is removed again when a later step
+ * fails.
+ */
+export async function createContainer(
+  client: Client,
+  context: RequestContext,
+  options: NewContainerOptions,
+): Promise<Container> {
+  const { image } = options;
+  if (image === undefined)
+    return withLease(client.leases, context, async (leased) => putContainer(client, leased, { options }));
+  const { target } = await client.images.get(context, image.name);
+  const of = { target, matcher: image.matcher, snapshotter: options.snapshotter, syncFs: options.syncFs ?? false };
+  if (!(await isUnpacked(client, context, of))) {
+    await withLease(client.leases, context, async (leased) => unpackImage(client, leased, of));
+  }
+  return withLease(client.leases, context, async (leased) => {
+    const { config } = await platformManifest(client.content, leased, of);
+    const snapshotter = client.snapshotter(options.snapshotter);
+    await using undo = new AsyncDisposableStack();
+    const mounts = await snapshotter.prepare(leased, options.id, {
+      parent: chainId(config.rootfs.diff_ids),
+      labels: options.snapshotLabels ?? {},
+    });
+    undo.defer(async () => {
+      await snapshotter.remove(leased, options.id).catch((error: unknown) => {
+        if (!isErrorClass(error, "not-found")) throw error;
+      });
+    });
+    const container = await putContainer(client, leased, { options, config, mounts });
+    undo.move();
+    return container;
+  });
+}
+
+interface Prepared {
+  readonly options: NewContainerOptions;
+  readonly config?: ImageConfig;
+  readonly mounts?: readonly Mount[];
+}
+
+async function putContainer(client: Client, context: RequestContext, of: Prepared): Promise<Container> {
+  const { options, config, mounts } = of;
+  const made = await options.spec({
+    ...(config === undefined ? {} : { image: config }),
+    ...(mounts === undefined ? {} : { mounts }),
+  });
+  const stopSignal = config === undefined ? {} : { [Label.imageStopSignal]: config.config?.StopSignal ?? "SIGTERM" };
+  return client.containers.create(context, {
+    id: options.id,
+    labels: { ...stopSignal, ...options.labels },
+    image: options.image?.name ?? "",
+    runtime: options.runtime,
+    spec: isAny(made) ? made : jsonAny(SPEC_TYPE_URL, toJson(made)),
+    snapshotter: mounts === undefined ? "" : options.snapshotter === "" ? DEFAULT_SNAPSHOTTER : options.snapshotter,
+    snapshotKey: mounts === undefined ? "" : options.id,
+    sandbox: options.sandbox ?? "",
+    extensions: options.extensions ?? {},
+  });
+}
+
+function isAny(made: Spec | AnyValue): made is AnyValue {
+  return "typeUrl" in made;
+}
+
+/** A spec as JSON: its types hold nothing that JSON lacks. */
+export function toJson(value: object): JsonEncodable {
+  return Object.fromEntries(
+    Object.entries(value).flatMap(([key, item]: [string, unknown]) =>
+      item === undefined ? [] : [[key, jsonOf(item)]],
+    ),
+  );
+}
+
+function jsonOf(value: unknown): JsonEncodable {
+  if (value === null) return null;
+  if (Array.isArray(value)) return value.map(jsonOf);
+  if (typeof value === "object") return toJson(value);
+  const plain = typeof value === "string" || typeof value === "number" || typeof value === "bigint";
+  return plain || typeof value === "boolean" ? value : null;
+}
