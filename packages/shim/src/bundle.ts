@@ -1,4 +1,4 @@
-import { open, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { open, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { classified, messageOf } from "@stevedore/base/errors";
 import { isJsonObject, type JsonObject, type JsonValue, parseJson } from "@stevedore/oci/json-lossless";
@@ -18,6 +18,7 @@ export const BUNDLE = {
   /** FIFO of the shim's own log. */
   log: "log",
   exitStatus: "exitstatus.json",
+  socketDir: "s",
 } as const;
 
 /** Go's JSON names of the options, which is what options.json has always held. */
@@ -166,8 +167,15 @@ export async function readSpecFacts(bundle: string): Promise<SpecFacts> {
 export async function writeAddress(bundle: string, address: string): Promise<void> {
   const path = join(bundle, BUNDLE.address);
   const temporary = join(dirname(path), `.${BUNDLE.address}`);
-  await writeFile(temporary, address, { mode: 0o600 });
+  await writeFile(temporary, address, { mode: 0o644 });
   await rename(temporary, path);
+}
+
+/** Keeps the folder of the shim's socket as a link in the bundle, as the peer's 2.3 shims do. */
+export async function linkSocketDir(bundle: string, dir: string): Promise<void> {
+  const path = join(bundle, BUNDLE.socketDir);
+  await removeQuietly(path);
+  await symlink(dir, path);
 }
 
 /** Removes a file that may not be there. */

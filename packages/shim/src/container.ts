@@ -1,7 +1,9 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { classified, messageOf } from "@stevedore/base/errors";
+import { type Cgroup, OomWatch, processCgroup } from "@stevedore/os/cgroup";
 import { MNT, type MountStep, mountAll, unmountRecursive } from "@stevedore/os/mount";
+import type { ProcessExit } from "@stevedore/os/process";
 import { BUNDLE, readSpecFacts, type SpecFacts, writeOptions } from "./bundle.ts";
 import { ExecProcess } from "./exec-process.ts";
 import { InitProcess } from "./init-process.ts";
@@ -40,6 +42,8 @@ export class Container {
   #whenNoExecs: (() => void)[] = [];
   #initEnded = false;
   #facts: Promise<SpecFacts> | undefined;
+  #cgroup: Cgroup | undefined;
+  #oom: OomWatch | undefined;
 
   private constructor(request: ContainerRequest, init: InitProcess, made: { rootfs: string; shim: ShimContext }) {
     this.id = request.id;
@@ -74,7 +78,9 @@ export class Container {
     }
     const init = await InitProcess.create(request, shim);
     undo.move();
-    return new Container(request, init, { rootfs, shim });
+    const container = new Container(request, init, { rootfs, shim });
+    void container.cgroup; // looked up while init is there
+    return container;
   }
 
   /** A process by exec id; "" is init. @throws not-found in the peer's words */
@@ -122,12 +128,7 @@ export class Container {
         const started = await exec.start(told.started);
         return [started, exits.watch(started)] as const;
       });
-      void exit.then(async ({ code, exitedAt }) => {
-        const end = { pid, status: code, exitedAt };
-        await exec.setEnded(end);
-        told.ended(end);
-        this.#execGone();
-      });
+      void this.#untilExecEnds(exec, exit, told.ended);
       return pid;
     } catch (error) {
       this.#execGone();
@@ -135,9 +136,41 @@ export class Container {
     }
   }
 
+  async #untilExecEnds(exec: ExecProcess, exit: Promise<ProcessExit>, ended: (end: ProcessEnd) => void): Promise<void> {
+    const { pid, code, exitedAt } = await exit;
+    const end = { pid, status: code, exitedAt };
+    await exec.setEnded(end);
+    ended(end);
+    this.#execGone();
+  }
+
+  /** Tells of out-of-memory kills from now on until the container is deleted. */
+  watchOom(killed: () => void): void {
+    const { cgroup } = this;
+    if (cgroup === undefined) return;
+    try {
+      this.#oom ??= new OomWatch(cgroup, killed);
+    } catch (error) {
+      this.#shim.log.error("add cg to OOM monitor", { id: this.id, error: messageOf(error) });
+    }
+  }
+
+  /** The cgroup init is in; known from its creation on, so that it outlives init. */
+  get cgroup(): Cgroup | undefined {
+    if (this.#cgroup === undefined && this.init.pid > 0 && this.init.end === undefined) {
+      try {
+        this.#cgroup = processCgroup(this.init.pid);
+      } catch (error) {
+        this.#shim.log.error("loading cgroup", { id: this.id, error: messageOf(error) });
+      }
+    }
+    return this.#cgroup;
+  }
+
   /** Handles the end of init: everything else in the container ends before, and is told of before. */
   async initEnded(end: ProcessEnd): Promise<boolean> {
     this.#initEnded = true;
+    this.#oom?.check();
     if (await this.#mustKillRest()) {
       await this.init
         .killAll()
@@ -154,7 +187,10 @@ export class Container {
     const found = this.process(execId);
     await found.delete();
     if (execId !== "") this.#execs.delete(execId);
-    else this.unmountRootfs();
+    else {
+      this.#oom?.[Symbol.dispose]();
+      this.unmountRootfs();
+    }
     return found;
   }
 

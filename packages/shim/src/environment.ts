@@ -3,7 +3,8 @@
  * loggers get everything else the shim was given: administrators configure variables for custom runtimes
  * (`env` of the shim plugin), and no list of ours could know them.
  */
-const PRIVATE = /^(NOTIFY_SOCKET|WATCHDOG_|LISTEN_|BUN_|STEVEDORE_|TTRPC_ADDRESS$|GRPC_ADDRESS$|MAX_SHIM_VERSION$|NAMESPACE$)/;
+const PRIVATE =
+  /^(NOTIFY_SOCKET|WATCHDOG_|LISTEN_|BUN_|STEVEDORE_|TTRPC_ADDRESS$|GRPC_ADDRESS$|MAX_SHIM_VERSION$|NAMESPACE$)/;
 
 /** The environment of what the shim starts. */
 export function childEnvironment(env: Readonly<Record<string, string | undefined>>): Record<string, string> {

@@ -1,8 +1,8 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { messageOf } from "@stevedore/base/errors";
 import type { Logger } from "@stevedore/base/log";
-import type * as TaskEvents from "@stevedore/wire/gen/containerd/events/task_pb";
 import type { Client } from "@stevedore/ttrpc";
+import type * as TaskEvents from "@stevedore/wire/gen/containerd/events/task_pb";
 
 /** Topics of the events a shim sends, by message name; clients subscribe to them. */
 const TOPICS = {

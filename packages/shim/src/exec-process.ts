@@ -40,6 +40,8 @@ export class ExecProcess implements ContainerProcess {
   readonly #ended = Promise.withResolvers<ProcessEnd>();
   #state: ExecState = { kind: "created" };
   #end: ProcessEnd | undefined;
+  /** The client was done with its input before there were streams. */
+  #stdinDone = false;
 
   /** @throws invalid-argument when the spec is no JSON object */
   constructor(request: ExecRequest, init: InitProcess, shim: ShimContext) {
@@ -92,6 +94,7 @@ export class ExecProcess implements ContainerProcess {
       const streams = await this.#open();
       const pid = await this.#readPid();
       this.#state = { kind: "running", pid, streams };
+      if (this.#stdinDone) closeInput(streams);
       started(pid);
       return pid;
     });
@@ -138,6 +141,7 @@ export class ExecProcess implements ContainerProcess {
   }
 
   closeStdin(): void {
+    this.#stdinDone = true;
     if ("streams" in this.#state) closeInput(this.#state.streams);
   }
 

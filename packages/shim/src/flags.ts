@@ -56,7 +56,11 @@ export function parseFlags(argv: readonly string[]): ShimFlags {
     if (isSwitch(name)) {
       if (inline === undefined || TRUE_WORDS.has(inline)) switches.add(name);
       else if (FALSE_WORDS.has(inline)) switches.delete(name);
-      else throw classified("invalid-argument", `invalid boolean value ${JSON.stringify(inline)} for -${name}: parse error`);
+      else
+        throw classified(
+          "invalid-argument",
+          `invalid boolean value ${JSON.stringify(inline)} for -${name}: parse error`,
+        );
     } else if (isTextFlag(name)) {
       const value = inline ?? argv[at++];
       if (value === undefined) throw classified("invalid-argument", `flag needs an argument: -${name}`);

@@ -13,10 +13,9 @@ import {
   type ShimContext,
   settledWithin,
 } from "./process.ts";
-import { DEFAULT_RUNTIME_ROOT, type RestoreCall, RuntimeClient } from "./runc/client.ts";
+import { DEFAULT_RUNTIME_ROOT, NO_STDIO, type RestoreCall, RuntimeClient } from "./runc/client.ts";
 import { isMissingContainer, killError, RuntimeError, runtimeError } from "./runc/errors.ts";
 import { ProcessConsole, withConsoleSocket } from "./stdio/console.ts";
-import { NO_STDIO } from "./runc/client.ts";
 import { openProcessIo, type ProcessIo } from "./stdio/process-io.ts";
 import type { StdioNames } from "./stdio/target.ts";
 
@@ -60,6 +59,8 @@ export class InitProcess implements ContainerProcess {
   #pid = 0;
   #end: ProcessEnd | undefined;
   #streams: ProcessStreams | undefined;
+  /** The client was done with its input before there were streams (a container restored at its start). */
+  #stdinDone = false;
 
   private constructor(request: InitRequest, shim: ShimContext) {
     this.id = request.id;
@@ -219,6 +220,7 @@ export class InitProcess implements ContainerProcess {
   }
 
   closeStdin(): void {
+    this.#stdinDone = true;
     closeInput(this.#streams);
   }
 
@@ -295,7 +297,9 @@ export class InitProcess implements ContainerProcess {
       return;
     }
     await this.#shim.exits.expectingChild(() =>
-      this.#withStreams("OCI runtime create failed", (streams) => this.runtime.create(this.id, { ...call, ...streams })),
+      this.#withStreams("OCI runtime create failed", (streams) =>
+        this.runtime.create(this.id, { ...call, ...streams }),
+      ),
     );
   }
 
@@ -317,10 +321,13 @@ export class InitProcess implements ContainerProcess {
       { ...this.#shim, names, id: this.id, direct: true, uid: options.ioUid, gid: options.ioGid },
       (streams) => this.#call(doing, () => call(streams)),
     );
+    if (this.#stdinDone) closeInput(this.#streams);
     try {
       this.#pid = await readPidFile(join(bundle, BUNDLE.initPid));
     } catch (error) {
-      throw classified("unknown", `failed to retrieve OCI runtime container pid: ${messageOf(error)}`, { cause: error });
+      throw classified("unknown", `failed to retrieve OCI runtime container pid: ${messageOf(error)}`, {
+        cause: error,
+      });
     }
   }
 

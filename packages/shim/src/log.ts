@@ -64,7 +64,11 @@ export function shimLogger(options: ShimLogOptions): Logger {
 
 /** One line as logrus's text formatter writes it to a file. */
 export function logLine(level: LogLevel, message: string, fields: LogFields): string {
-  const pairs: [string, unknown][] = [["time", new Date().toISOString()], ["level", level], ["msg", message]];
+  const pairs: [string, unknown][] = [
+    ["time", new Date().toISOString()],
+    ["level", level],
+    ["msg", message],
+  ];
   for (const key of Object.keys(fields).toSorted()) pairs.push([key, fields[key]]);
   return `${pairs.map(([key, value]) => `${key}=${quoted(typeof value === "string" ? value : String(value))}`).join(" ")}\n`;
 }

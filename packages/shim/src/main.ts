@@ -24,4 +24,3 @@ export function runShim(
 ): Promise<number> {
   return run(argv, env, PROGRAM);
 }
-

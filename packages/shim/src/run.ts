@@ -61,37 +61,30 @@ async function act(
       await write(process.stdout, await runtimeInfo({ stdin: await readStdin(), env, version, revision }));
       return 0;
     }
-    case "start":
-    case "delete":
-    case "serve":
-      if (flags.namespace === "") throw classified("invalid-argument", "shim namespace cannot be empty");
-      return actFor(flags, env, program);
-  }
-}
-
-async function actFor(
-  flags: ShimFlags,
-  env: Readonly<Record<string, string | undefined>>,
-  program: ShimProgram,
-): Promise<number> {
-  switch (flags.action) {
     case "start": {
+      requireNamespace(flags);
       const { readStdin, start } = await import("./start.ts");
-      const stdin = await readStdin();
       const self = program.self ?? ownCommand();
+      const stdin = await readStdin();
       await write(process.stdout, await start({ flags, env, self, stdin, bundle: process.cwd() }));
       return 0;
     }
     case "delete": {
+      requireNamespace(flags);
       const { cleanUp } = await import("./delete.ts");
       await write(process.stdout, await cleanUp(flags, env));
       return 0;
     }
-    default: {
+    case "serve": {
+      requireNamespace(flags);
       const { serve } = await import("./serve.ts");
       return serve({ ...flags, bundle: flags.bundle === "" ? process.cwd() : flags.bundle }, env);
     }
   }
+}
+
+function requireNamespace({ namespace }: ShimFlags): void {
+  if (namespace === "") throw classified("invalid-argument", "shim namespace cannot be empty");
 }
 
 /** How this very program was started: the runtime with our script, or a compiled binary, which needs the name. */

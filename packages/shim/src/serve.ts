@@ -2,9 +2,16 @@ import { chmod, mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { encodeText } from "@stevedore/base/bytes";
 import { closeQuietly, isOpen, writeFrom } from "@stevedore/os/fd";
-import { openPidfd, pidfdExitStatus, type ProcessExit, Reaper, setChildSubreaper, signalPidfd } from "@stevedore/os/process";
+import {
+  openPidfd,
+  type ProcessExit,
+  pidfdExitStatus,
+  Reaper,
+  setChildSubreaper,
+  signalPidfd,
+} from "@stevedore/os/process";
 import { peerCredentials } from "@stevedore/os/socket";
-import { listenUnix, sameUser, Server } from "@stevedore/ttrpc";
+import { listenUnix, Server, sameUser } from "@stevedore/ttrpc";
 import { BUNDLE, removeQuietly } from "./bundle.ts";
 import { childEnvironment } from "./environment.ts";
 import { EventPublisher } from "./events.ts";
@@ -65,7 +72,10 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
     shimId: id,
     shutdown: () => stopped.resolve(),
   });
-  const server = new Server({ authorize: sameUser({ uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }), log });
+  const server = new Server({
+    authorize: sameUser({ uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }),
+    log,
+  });
   server.register(
     "containerd.task.v3.Task",
     lazyMethods({
@@ -158,4 +168,3 @@ async function watchStranger(pid: number): Promise<ProcessExit> {
     closeQuietly(pidfd);
   }
 }
-

@@ -22,7 +22,9 @@ export interface SocketName {
 /** The address of a shim: `unix://<dir>/<sha256 of daemon address, namespace and id>`, as the peer computes it. */
 export function socketAddress(name: SocketName): string {
   const parts = [name.daemonAddress, name.namespace, name.id, ...(name.debug === true ? ["debug"] : [])];
-  const digest = createHash("sha256").update(join(...parts)).digest("hex");
+  const digest = createHash("sha256")
+    .update(join(...parts))
+    .digest("hex");
   return `${UNIX}${name.dir}/${digest}`;
 }
 

@@ -1,7 +1,7 @@
 import { basename } from "node:path";
 import { decodeText } from "@stevedore/base/bytes";
 import { classified, messageOf } from "@stevedore/base/errors";
-import { readSpecFacts, writeAddress } from "./bundle.ts";
+import { linkSocketDir, readSpecFacts, writeAddress } from "./bundle.ts";
 import type { ShimFlags } from "./flags.ts";
 import { type AnyBytes, decodeOptions, OPTIONS_TYPE, typeName } from "./options.ts";
 import { DEFAULT_SOCKET_DIR, socketAddress, socketPath } from "./socket-address.ts";
@@ -93,7 +93,9 @@ export async function start(options: StartOptions): Promise<Uint8Array | string>
   const flags = mergeFlags(options.flags, bootstrap);
   const { annotations } = await readSpecFacts(bundle);
   const group = GROUP_ANNOTATIONS.map((name) => annotations[name]).find((value) => value !== undefined) ?? flags.id;
-  const dir = bootstrap.kind === "params" && bootstrap.socketDir !== "" ? bootstrap.socketDir : DEFAULT_SOCKET_DIR;
+  const named = bootstrap.kind === "params" ? bootstrap.socketDir : "";
+  const dir = named === "" ? DEFAULT_SOCKET_DIR : named;
+  if (named !== "") await linkSocketDir(bundle, named);
   const address = socketAddress({ dir, daemonAddress: flags.address, namespace: flags.namespace, id: group });
   const path = socketPath(address);
   const { isListening, removeStaleSocket } = await import("@stevedore/os/socket");
@@ -176,10 +178,18 @@ async function launch(options: Launch): Promise<void> {
 
 function serveArguments(flags: ShimFlags): string[] {
   return [
-    ...["-namespace", flags.namespace, "-id", flags.id, "-address", flags.address],
+    "-namespace",
+    flags.namespace,
+    "-id",
+    flags.id,
+    "-address",
+    flags.address,
     ...(flags.publishBinary === "" ? [] : ["-publish-binary", flags.publishBinary]),
     ...(flags.debug ? ["-debug"] : []),
-    ...["-socket", flags.socket, "-bundle", flags.bundle],
+    "-socket",
+    flags.socket,
+    "-bundle",
+    flags.bundle,
   ];
 }
 

@@ -1,7 +1,18 @@
-import { classified } from "@stevedore/base/errors";
+import { create, type DescMessage, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { type Cgroup, readCgroupMetrics } from "@stevedore/os/cgroup";
 import type { AnyBytes } from "./options.ts";
 
-/** The resource use of the cgroups a process is in. */
-export async function readStats(pid: number): Promise<AnyBytes> {
-  throw classified("not-implemented", `read stats of process ${pid}: not implemented`);
+/** The resource use of a cgroup, as the metrics message of its version. @throws not-found when it is gone */
+export async function readStats(cgroup: Cgroup): Promise<AnyBytes> {
+  const read = readCgroupMetrics(cgroup);
+  if (read.version === 2) {
+    const { MetricsSchema } = await import("@stevedore/wire/gen/io/containerd/cgroups/v2/metrics_pb");
+    return encode(MetricsSchema, read.metrics);
+  }
+  const { MetricsSchema } = await import("@stevedore/wire/gen/io/containerd/cgroups/v1/metrics_pb");
+  return encode(MetricsSchema, read.metrics);
+}
+
+function encode<D extends DescMessage>(schema: D, fields: MessageInitShape<D>): AnyBytes {
+  return { typeUrl: schema.typeName, value: toBinary(schema, create(schema, fields)) };
 }

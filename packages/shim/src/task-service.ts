@@ -144,6 +144,7 @@ export class TaskService {
     const { init } = container;
     const restored = init.pid === 0;
     await init.start(() => this.#events.send("TaskStart", { containerId, pid: init.pid }));
+    container.watchOom(() => this.#events.send("TaskOOM", { containerId }));
     if (restored) this.#watchInit(container);
     return { pid: init.pid };
   }
@@ -172,7 +173,9 @@ export class TaskService {
     return {};
   }
 
-  async resizePty(request: ProcessTarget & { readonly width: number; readonly height: number }): Promise<Record<string, never>> {
+  async resizePty(
+    request: ProcessTarget & { readonly width: number; readonly height: number },
+  ): Promise<Record<string, never>> {
     await this.#process(request).resize(request);
     return {};
   }
@@ -205,7 +208,9 @@ export class TaskService {
     return {};
   }
 
-  async kill(request: ProcessTarget & { readonly signal: number; readonly all: boolean }): Promise<Record<string, never>> {
+  async kill(
+    request: ProcessTarget & { readonly signal: number; readonly all: boolean },
+  ): Promise<Record<string, never>> {
     await this.#process(request).kill(request.signal, request.all);
     return {};
   }
@@ -227,7 +232,9 @@ export class TaskService {
     return {};
   }
 
-  async checkpoint(request: Target & { readonly path: string; readonly options?: AnyBytes | undefined }): Promise<Record<string, never>> {
+  async checkpoint(
+    request: Target & { readonly path: string; readonly options?: AnyBytes | undefined },
+  ): Promise<Record<string, never>> {
     const { init } = this.#container(request.id);
     await init.checkpoint(request.path, await decodeCheckpointOptions(request.options));
     return {};
@@ -244,9 +251,10 @@ export class TaskService {
   }
 
   async stats(request: Target): Promise<{ stats: AnyBytes }> {
-    const { init } = this.#container(request.id);
+    const { cgroup } = this.#container(request.id);
+    if (cgroup === undefined) throw classified("not-found", "cgroup does not exist: not found");
     const { readStats } = await import("./stats.ts");
-    return { stats: await readStats(init.pid) };
+    return { stats: await readStats(cgroup) };
   }
 
   async connect(request: Target): Promise<{ shimPid: number; taskPid: number; version: string }> {
@@ -255,7 +263,8 @@ export class TaskService {
 
   async shutdown(request: Target): Promise<Record<string, never>> {
     // The end of the container a shim was made for ends the whole group.
-    if (request.id === this.#shimId) for (const container of [...this.#containers.values()]) await this.#endContainer(container);
+    if (request.id === this.#shimId)
+      for (const container of this.#containers.values()) await this.#endContainer(container);
     if (this.#containers.size === 0 && this.#creating.size === 0) this.#shutdown();
     return {};
   }
@@ -282,11 +291,16 @@ export class TaskService {
   }
 
   #watchInit(container: Container): void {
+    void this.#untilInitEnds(container).catch((error: unknown) =>
+      this.#shim.log.error("failed to handle the exit of init", { id: container.id, error: messageOf(error) }),
+    );
+  }
+
+  async #untilInitEnds(container: Container): Promise<void> {
     const { pid } = container.init;
-    void this.#shim.exits.watch(pid).then(async ({ code, exitedAt }) => {
-      const end = { pid, status: code, exitedAt };
-      if (await container.initEnded(end)) this.#sendExit(container.id, container.id, end);
-    });
+    const { code, exitedAt } = await this.#shim.exits.watch(pid);
+    const end = { pid, status: code, exitedAt };
+    if (await container.initEnded(end)) this.#sendExit(container.id, container.id, end);
   }
 
   #sendExit(containerId: string, id: string, end: ProcessEnd): void {

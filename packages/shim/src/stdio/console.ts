@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { duplicate, type OwnedFd } from "@stevedore/os/fd";
 import { openFifoReaderNow, openFifoWriter } from "@stevedore/os/fifo";
 import { FdWriter, readChunks } from "@stevedore/os/io";
-import { ConsoleSocket, disableNewlineTranslation, setWindowSize } from "@stevedore/os/pty";
+import { ConsoleSocket, setWindowSize } from "@stevedore/os/pty";
 import { AppendFile } from "./append-file.ts";
 import { Logger } from "./logger.ts";
 import { planOutput, type StdioNames } from "./target.ts";
@@ -19,7 +19,10 @@ export interface ConsoleOptions {
 const CONSOLE_TIMEOUT_MS = 30_000;
 
 /** Runs `use` with a console socket in a private folder, removed afterwards. */
-export async function withConsoleSocket<T>(env: Readonly<Record<string, string>>, use: (socket: ConsoleSocket) => Promise<T>): Promise<T> {
+export async function withConsoleSocket<T>(
+  env: Readonly<Record<string, string>>,
+  use: (socket: ConsoleSocket) => Promise<T>,
+): Promise<T> {
   const base = env["XDG_RUNTIME_DIR"];
   const folder = await mkdtemp(join(base === undefined || base === "" ? "/tmp" : base, "pty"));
   try {
@@ -54,7 +57,6 @@ export class ProcessConsole {
     const master = await socket.receive(AbortSignal.timeout(CONSOLE_TIMEOUT_MS));
     const console = new ProcessConsole(master);
     try {
-      disableNewlineTranslation(master.fd);
       await console.#connect(options);
       return console;
     } catch (error) {

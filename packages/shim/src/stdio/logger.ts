@@ -60,10 +60,7 @@ export class Logger {
     try {
       const told = await firstByte(readyRead.release());
       if (!told && options.strictReady) {
-        throw classified(
-          "unknown",
-          "logging binary did not call ready (it may have crashed or exited prematurely)",
-        );
+        throw classified("unknown", "logging binary did not call ready (it may have crashed or exited prematurely)");
       }
       return logger;
     } catch (error) {

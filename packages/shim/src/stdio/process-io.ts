@@ -200,7 +200,10 @@ class StreamIo implements ProcessIo {
     return fifo.fd;
   }
 
-  async #copiedOutput(place: { readonly kind: "fifo" | "file"; readonly path: string }, options: ProcessIoOptions): Promise<number> {
+  async #copiedOutput(
+    place: { readonly kind: "fifo" | "file"; readonly path: string },
+    options: ProcessIoOptions,
+  ): Promise<number> {
     const ends = pipe();
     const childEnd = new OwnedFd(ends.write);
     const ourEnd = new OwnedFd(ends.read);
@@ -246,4 +249,3 @@ async function giveTo(fd: number, owner: { readonly uid: number; readonly gid: n
   if (owner.uid === 0 && owner.gid === 0) return;
   await chown(`/proc/self/fd/${fd}`, owner.uid, owner.gid);
 }
-
