@@ -11,7 +11,7 @@ export const command = ctrCommand({
     // Interrupting is how a user ends this command; it is no failure.
     try {
       for await (const envelope of session.client.events.subscribe(session.context, args)) {
-        const event = anyToJson(envelope.event);
+        const event = await anyToJson(envelope.event);
         io.stdout.write(`${goTime(envelope)} ${envelope.namespace} ${envelope.topic} ${event}\n`);
       }
     } catch (error) {
