@@ -63,7 +63,8 @@ let inherited: Rlimit | undefined;
  *
  * The kernel does not keep it, so it is, in this order: what {@link NOFILE_VARIABLE} says; the lowest soft limit among
  * our ancestors that have our hard limit (each of them handed its own on, unless it is itself a runtime that raises
- * its own, which is why all of them are asked); our own, raised one.
+ * its own, which is why all of them are asked); for a service of pid 1, the lowest among its other services with our
+ * hard limit (systemd's default of 1024:524288 is one a unit seldom states); our own, raised one.
  */
 export function inheritedNofile(): Rlimit {
   inherited ??= fromVariable(process.env[NOFILE_VARIABLE]) ?? fromAncestors() ?? getRlimit(RLIMIT.NOFILE);
@@ -83,6 +84,8 @@ function fromVariable(text: string | undefined): Rlimit | undefined {
 
 /** More generations than any real process tree between init and a daemon has. */
 const MAX_ANCESTORS = 64;
+/** Enough services of a machine for one of them to have kept the default. */
+const MAX_SIBLINGS = 64;
 
 function fromAncestors(): Rlimit | undefined {
   const own = getRlimit(RLIMIT.NOFILE);
@@ -96,7 +99,22 @@ function fromAncestors(): Rlimit | undefined {
     if (parent === undefined) break;
     pid = parent;
   }
+  if (pid === 1 && soft === own.hard) {
+    for (const sibling of childrenOfInit().slice(0, MAX_SIBLINGS)) {
+      const limit = nofileOf(sibling);
+      if (limit?.hard === own.hard && limit.soft < soft) soft = limit.soft;
+    }
+  }
   return { soft, hard: own.hard };
+}
+
+function childrenOfInit(): number[] {
+  try {
+    const text = readFileSync("/proc/1/task/1/children", "latin1").trim();
+    return text === "" ? [] : text.split(" ").map(Number);
+  } catch {
+    return []; // a kernel that does not list children
+  }
 }
 
 function nofileOf(pid: number): Rlimit | undefined {
