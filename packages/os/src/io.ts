@@ -17,11 +17,17 @@ export interface ReadOptions {
   readonly signal?: AbortSignal;
   /** Whether the descriptor is closed when the iteration ends, however it ends. Default true. */
   readonly own?: boolean;
+  /**
+   * The open file is shared with processes that are not ours (a shell's terminal on descriptor 0): its flags are left as
+   * they are, since a terminal left non-blocking breaks the shell. Default false.
+   */
+  readonly shared?: boolean;
 }
 
 /**
  * The bytes of a pipe, FIFO, socket or terminal until its end; EIO from a terminal whose last user has gone is such an
- * end. The descriptor is made non-blocking. Each chunk is the consumer's to keep. At most one chunk (a few hundred KiB)
+ * end. The descriptor is made non-blocking
+ * unless `shared`. Each chunk is the consumer's to keep. At most one chunk (a few hundred KiB)
  * is read ahead of the consumer. Bun's copy of the descriptor is closed by another thread some milliseconds after the
  * iteration ended, so for that long the pipe still has a reader.
  */
@@ -29,14 +35,14 @@ export async function* readChunks(
   fd: number,
   options: ReadOptions = {},
 ): AsyncGenerator<Uint8Array<ArrayBuffer>, void, void> {
-  const { signal, own = true } = options;
+  const { signal, own = true, shared = false } = options;
   let reader: ChunkReader | undefined;
   const onAbort = (): void => {
     void reader?.cancel().catch(() => undefined);
   };
   try {
     signal?.throwIfAborted();
-    setNonBlocking(fd);
+    if (!shared) setNonBlocking(fd);
     reader = Bun.file(fd).stream().getReader();
     signal?.addEventListener("abort", onAbort);
     for (;;) {
@@ -174,7 +180,8 @@ export async function attemptUntil<T>(fd: number, attempt: () => T | undefined, 
 }
 
 /**
- * The write side of a pipe, FIFO or terminal. Owns its descriptor. Main thread only: Workers get no signals.
+ * The write side of a pipe, FIFO or terminal. Owns its descriptor, and changes the flags of the open file: never for one
+ * that is shared with others, such as a shell's terminal on descriptor 1. Main thread only: Workers get no signals.
  * Writes are queued one behind the other; a caller that awaits each has at most one in flight.
  */
 export class FdWriter implements Disposable {

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { existsSync, mkdtempSync, readdirSync, readlinkSync, rmSync } from "node:fs";
-import { duplicate } from "./fd.ts";
+import { duplicate, statusFlags } from "./fd.ts";
 import {
   ConsoleSocket,
   disableNewlineTranslation,
@@ -69,6 +69,21 @@ test("raw mode passes bytes as they come and is undone", async () => {
   undo();
   disableNewlineTranslation(slave.fd);
   expect(() => makeRaw(0x7fff)).toThrow("bad file descriptor");
+});
+
+test("a shared terminal keeps its flags and is read all the same", async () => {
+  const { master, slave } = openPty();
+  using _master = master;
+  using _slave = slave;
+  const flags = statusFlags(slave.fd);
+  using writer = new FdWriter(duplicate(master.fd));
+  const reader = readChunks(slave.fd, { shared: true, own: false });
+  const first = reader.next();
+  await Bun.sleep(10);
+  await writer.write(bytes("line\n"));
+  expect(text((await first).value ?? new Uint8Array())).toBe("line\n");
+  await reader.return();
+  expect(statusFlags(slave.fd)).toBe(flags);
 });
 
 test("more than a megabyte a second each way, at once", async () => {

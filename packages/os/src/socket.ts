@@ -81,7 +81,11 @@ const vector = new BigUint64Array(2);
 const control = new Uint8Array(16 + MAX_DESCRIPTORS * 4 + 8);
 const controlView = new DataView(control.buffer);
 
+/** The message whose address stands in {@link vector}: addresses keep nothing alive, so this does. */
+let inFlight: Uint8Array | undefined;
+
 function prepareHeader(bytes: Uint8Array, controlLength: number): Uint8Array {
+  inFlight = bytes;
   vector[0] = BigInt(ptr(bytes));
   vector[1] = BigInt(bytes.byteLength);
   header[0] = 0n; // name
@@ -113,6 +117,7 @@ export function sendDescriptors(socket: number, bytes: Uint8Array, fds: readonly
   const aligned = (length + 7) & ~7;
   const message = prepareHeader(bytes, fds.length === 0 ? 0 : aligned);
   const n = retryInterrupted(() => lib().sendmsg(socket, message, MSG.DONTWAIT | MSG.NOSIGNAL));
+  inFlight = undefined;
   if (n === -ERRNO.EAGAIN) return undefined;
   if (n < 0) throw new SyscallError({ syscall: "sendmsg", errno: -n });
   return n;
@@ -135,6 +140,7 @@ export function receiveDescriptors(socket: number, maxBytes = 4096): ReceivedMes
   const bytes = new Uint8Array(maxBytes);
   const message = prepareHeader(bytes, control.byteLength);
   const n = retryInterrupted(() => lib().recvmsg(socket, message, MSG.DONTWAIT | MSG.CMSG_CLOEXEC));
+  inFlight = undefined;
   if (n === -ERRNO.EAGAIN) return undefined;
   if (n < 0) throw new SyscallError({ syscall: "recvmsg", errno: -n });
   const fds: OwnedFd[] = [];
