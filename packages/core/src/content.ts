@@ -73,6 +73,8 @@ export interface WriterOptions {
   /** Descriptor's size and digest, when known. */
   readonly total?: number;
   readonly expected?: string;
+  /** Hash the blob is stored under: `sha256` (default), `sha384`, `sha512`. Absent: that of `expected`. */
+  readonly algorithm?: string;
 }
 
 /**

@@ -1,0 +1,44 @@
+import type { FileHandle } from "node:fs/promises";
+import { classified } from "@stevedore/base";
+import type { ContentReader } from "@stevedore/core";
+import { fileError } from "./file-error.ts";
+
+/** Largest single read, in bytes: a caller that wants more asks again. */
+const MAX_READ = 16 * 1024 * 1024;
+
+/** A blob's file. Reads do not move a position, so they may overlap. */
+export class LocalReader implements ContentReader {
+  readonly size: number;
+  readonly #file: FileHandle;
+
+  constructor(file: FileHandle, size: number) {
+    this.#file = file;
+    this.size = size;
+  }
+
+  get fd(): number {
+    return this.#file.fd;
+  }
+
+  async readAt(offset: number, length: number): Promise<Uint8Array> {
+    if (offset < 0) throw classified("out-of-range", `read content at negative offset ${offset}: out of range`);
+    const wanted = Math.min(length, this.size - offset, MAX_READ);
+    if (wanted <= 0) return new Uint8Array();
+    const bytes = Buffer.allocUnsafeSlow(wanted);
+    let filled = 0;
+    try {
+      while (filled < wanted) {
+        const { bytesRead } = await this.#file.read(bytes, filled, wanted - filled, offset + filled);
+        if (bytesRead === 0) break;
+        filled += bytesRead;
+      }
+    } catch (error) {
+      throw fileError(`read content at ${offset}`, error);
+    }
+    return filled === wanted ? bytes : bytes.subarray(0, filled);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#file.close();
+  }
+}
