@@ -1,7 +1,8 @@
 import { classified } from "@stevedore/base/errors";
 import { check, ERRNO, resultOrErrno, SyscallError } from "./errno.ts";
 import { closeQuietly, O, setNonBlocking, statusFlags, writeFrom } from "./fd.ts";
-import { i32, i64, libc, pointer } from "./ffi.ts";
+import { i32, i64, libc, nameA, pointer } from "./ffi.ts";
+import { S, statFd } from "./stat.ts";
 
 /**
  * Reading and writing pipes, FIFOs and terminals on the event loop, with back-pressure and without a thread.
@@ -19,7 +20,7 @@ export interface ReadOptions {
   readonly own?: boolean;
   /**
    * The open file is shared with processes that are not ours (a shell's terminal on descriptor 0): its flags are left as
-   * they are, since a terminal left non-blocking breaks the shell. Default false.
+   * they are, since a terminal left non-blocking breaks the shell, and it is opened anew for us. Default false.
    */
   readonly shared?: boolean;
 }
@@ -37,13 +38,17 @@ export async function* readChunks(
 ): AsyncGenerator<Uint8Array<ArrayBuffer>, void, void> {
   const { signal, own = true, shared = false } = options;
   let reader: ChunkReader | undefined;
+  let anew: number | undefined;
   const onAbort = (): void => {
     void reader?.cancel().catch(() => undefined);
   };
   try {
     signal?.throwIfAborted();
-    if (!shared) setNonBlocking(fd);
-    reader = Bun.file(fd).stream().getReader();
+    if (shared) anew = reopen(fd);
+    else setNonBlocking(fd);
+    reader = Bun.file(anew ?? fd)
+      .stream()
+      .getReader();
     signal?.addEventListener("abort", onAbort);
     for (;;) {
       const next = await readOrEnd(reader);
@@ -54,9 +59,24 @@ export async function* readChunks(
   } finally {
     signal?.removeEventListener("abort", onAbort);
     await reader?.cancel().catch(() => undefined);
+    if (anew !== undefined) closeQuietly(anew);
     if (own) closeQuietly(fd);
   }
 }
+
+/**
+ * A terminal or pipe under an open file of our own, non-blocking; undefined for what needs none (files, sockets). Bun reads
+ * a blocking terminal as if it were a file, which fails.
+ */
+function reopen(fd: number): number | undefined {
+  const { mode } = statFd(fd);
+  const type = mode & S.IFMT;
+  if (type !== S.IFCHR && type !== S.IFIFO) return undefined;
+  const flags = O.RDONLY | O.NONBLOCK | O.NOCTTY | O.CLOEXEC;
+  return check(openLib().open(nameA.set(`/proc/self/fd/${fd}`), flags, 0), "open", `descriptor ${fd} anew`);
+}
+
+const openLib = libc({ open: { args: [pointer, i32, i32], returns: i32 } });
 
 /** What of a stream reader is used here; Node's and Bun's types for the whole of it disagree. */
 interface ChunkReader {

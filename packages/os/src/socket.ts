@@ -82,10 +82,10 @@ const control = new Uint8Array(16 + MAX_DESCRIPTORS * 4 + 8);
 const controlView = new DataView(control.buffer);
 
 /** The message whose address stands in {@link vector}: addresses keep nothing alive, so this does. */
-let inFlight: Uint8Array | undefined;
+const inFlight: { bytes: Uint8Array | undefined } = { bytes: undefined };
 
 function prepareHeader(bytes: Uint8Array, controlLength: number): Uint8Array {
-  inFlight = bytes;
+  inFlight.bytes = bytes;
   vector[0] = BigInt(ptr(bytes));
   vector[1] = BigInt(bytes.byteLength);
   header[0] = 0n; // name
@@ -117,7 +117,7 @@ export function sendDescriptors(socket: number, bytes: Uint8Array, fds: readonly
   const aligned = (length + 7) & ~7;
   const message = prepareHeader(bytes, fds.length === 0 ? 0 : aligned);
   const n = retryInterrupted(() => lib().sendmsg(socket, message, MSG.DONTWAIT | MSG.NOSIGNAL));
-  inFlight = undefined;
+  inFlight.bytes = undefined;
   if (n === -ERRNO.EAGAIN) return undefined;
   if (n < 0) throw new SyscallError({ syscall: "sendmsg", errno: -n });
   return n;
@@ -140,7 +140,7 @@ export function receiveDescriptors(socket: number, maxBytes = 4096): ReceivedMes
   const bytes = new Uint8Array(maxBytes);
   const message = prepareHeader(bytes, control.byteLength);
   const n = retryInterrupted(() => lib().recvmsg(socket, message, MSG.DONTWAIT | MSG.CMSG_CLOEXEC));
-  inFlight = undefined;
+  inFlight.bytes = undefined;
   if (n === -ERRNO.EAGAIN) return undefined;
   if (n < 0) throw new SyscallError({ syscall: "recvmsg", errno: -n });
   const fds: OwnedFd[] = [];
