@@ -211,7 +211,8 @@ export class ServerCall implements CallContext, StreamHandler {
     const ended = this.#environment.running();
     try {
       const first = await messages.next();
-      if (first.done === true) return;
+      // Cancelled before it began: no handler is started for it.
+      if (first.done === true || this.#done) return;
       const request = this.#parse(handler.method.input, first.value);
       const answer = await handler.call(request, this);
       // Nobody waits for the queue of a single message.
