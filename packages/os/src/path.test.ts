@@ -4,6 +4,7 @@ import {
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   readlinkSync,
   rmSync,
@@ -14,12 +15,14 @@ import { isErrorClass } from "@stevedore/base/errors";
 import { closeFd, O, writeAll } from "./fd.ts";
 import { MNT, MS, mountRaw, unmountRecursive } from "./mount.ts";
 import { chownFd, openAt2, RESOLVE, Root, removeTree, utimesFd } from "./path.ts";
+import { spawnChild } from "./spawn.ts";
 import { fileIdentity, S } from "./stat.ts";
 
 let dir = "";
 
 beforeEach(() => {
   dir = mkdtempSync("/tmp/os-path-");
+  mountRaw("tmpfs", dir, { type: "tmpfs" }); // a file system with nothing of others' on it
   mkdirSync(`${dir}/root/etc`, { recursive: true });
   mkdirSync(`${dir}/outside`);
   writeFileSync(`${dir}/outside/secret`, "secret");
@@ -189,6 +192,44 @@ describe("removeTree()", () => {
     removeTree(`${dir}/root`, { mountPoints: ["rootfs", "missing"] });
     expect(existsSync(`${dir}/root`)).toBe(false);
   });
+});
+
+test("a concurrent symlink swapper gets nothing outside written or removed", async () => {
+  mkdirSync(`${dir}/root/real`);
+  symlinkSync(`${dir}/outside`, `${dir}/root/swap`);
+  const swapper = `
+    const { renameExchange } = await import(${JSON.stringify(new URL("./files.ts", import.meta.url).href)});
+    for (;;) try { renameExchange(${JSON.stringify(`${dir}/root/real`)}, ${JSON.stringify(`${dir}/root/swap`)}) } catch {}`;
+  await using child = spawnChild([process.execPath, "-e", swapper]);
+  await Bun.sleep(100);
+  let made = 0;
+  const until = performance.now() + 400;
+  while (performance.now() < until) {
+    using root = Root.open(`${dir}/root`);
+    try {
+      closeFd(root.createFile(`real/f${made}`));
+      made++;
+      root.chmod(`real/f${made}`, 0o777);
+    } catch {}
+    try {
+      root.removeAll("swap");
+    } catch {}
+    try {
+      removeTree(`${dir}/root/real`);
+    } catch {}
+    try {
+      root.mkdir("real");
+    } catch {}
+    try {
+      root.symlink(`${dir}/outside`, "swap");
+    } catch {}
+  }
+  child.kill(9);
+  await child.exited;
+  expect(readFileSync(`${dir}/outside/secret`, "utf8")).toBe("secret");
+  expect(readdirSync(`${dir}/outside`)).toEqual(["secret"]);
+  expect(lstatSync(`${dir}/outside`).mode & 0o777).toBe(0o755);
+  expect(made).toBeGreaterThan(0);
 });
 
 // The unpack worker's loop. The promise is 20,000 files in a second with everything set; this holds a quarter of that.
