@@ -27,7 +27,9 @@ async function inputKey(extra: readonly string[]): Promise<string> {
 
 async function compile(outfile: string, defines: Readonly<Record<string, string>>): Promise<void> {
   const temporary = `${outfile}.${process.pid}.tmp`;
-  const entrypoints = [MAIN, ...WORKERS].filter((file) => existsSync(join(root, file)));
+  const entrypoints = [MAIN, ...WORKERS];
+  for (const file of entrypoints)
+    if (!existsSync(join(root, file))) throw new Error(`the build's entry ${file} is not there`);
   const child = Bun.spawn(
     [
       process.execPath,

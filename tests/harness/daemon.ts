@@ -4,7 +4,7 @@ import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile }
 import { createConnection } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type ExecOptions, eventually, exec, type Result } from "./process.ts";
+import { type ExecOptions, eventually, exec, type Result, type Running, start } from "./process.ts";
 
 /** The repository, as a path. */
 export const repository = join(import.meta.dirname, "../..");
@@ -34,6 +34,10 @@ export type DaemonOptions = {
   readonly env?: Readonly<Record<string, string>>;
 };
 
+/** A command that empties a namespace; a daemon that does not answer by then is reported, not waited for. */
+const CLEAR_LIMIT_MS = 5_000;
+/** Layers a test image may have and still be cleared. */
+const DEEPEST_CHAIN = 20;
 const SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 function configFor(maker: Maker, dir: string): string {
@@ -95,6 +99,11 @@ export class Daemon implements AsyncDisposable {
   get pid(): number {
     if (this.#child === undefined) throw new Error("the daemon does not run");
     return this.#child.pid;
+  }
+
+  /** Whether the process still runs, as far as is known. */
+  get running(): boolean {
+    return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
   get log(): Promise<string> {
@@ -160,6 +169,14 @@ export class Daemon implements AsyncDisposable {
     });
   }
 
+  /** Starts a ctr that goes on, for events or an attached task. The caller stops it. */
+  startCtr(client: Maker, namespace: string, args: readonly string[]): Running {
+    this.#namespaces.add(namespace);
+    return start([program(client, "ctr"), "--address", this.address, "--namespace", namespace, ...args], {
+      env: { PATH: `${join(this.dir, "bin")}:${SYSTEM_PATH}` },
+    });
+  }
+
   /** A namespace to be emptied when the daemon is closed. */
   use(namespace: string): void {
     this.#namespaces.add(namespace);
@@ -171,8 +188,9 @@ export class Daemon implements AsyncDisposable {
    */
   async clear(namespace: string): Promise<string[]> {
     const left: string[] = [];
-    const ctr = async (...args: string[]): Promise<Result> =>
-      this.ctr("debian", namespace, args, { timeoutMs: 20_000 });
+    this.#namespaces.delete(namespace);
+    const base = [program("debian", "ctr"), "--address", this.address, "--namespace", namespace];
+    const ctr: Ctr = async (...args) => exec([...base, ...args], { timeoutMs: CLEAR_LIMIT_MS });
     const list = async (...args: string[]): Promise<string[]> =>
       (await ctr(...args)).stdout.split("\n").filter((line) => line !== "");
     for (const task of await list("tasks", "ls", "-q")) await ctr("tasks", "rm", "--force", task);
@@ -181,33 +199,21 @@ export class Daemon implements AsyncDisposable {
     if (images.length > 0) await ctr("images", "rm", "--sync", ...images);
     for (const lease of await list("leases", "ls", "-q")) left.push(`lease ${lease} in ${namespace}`);
     for (const ingest of (await list("content", "active")).slice(1)) left.push(`ingest ${ingest} in ${namespace}`);
-    for (const snapshotter of ["overlayfs", "native"]) await this.#clearSnapshots(namespace, snapshotter);
+    for (const snapshotter of ["overlayfs", "native"]) await clearSnapshots(ctr, snapshotter);
     await ctr("namespaces", "rm", namespace);
-    this.#namespaces.delete(namespace);
     return left;
-  }
-
-  async #clearSnapshots(namespace: string, snapshotter: string): Promise<void> {
-    const args = ["snapshots", "--snapshotter", snapshotter];
-    for (let round = 0; round < 20; round += 1) {
-      const listed = await this.ctr("debian", namespace, [...args, "ls"]);
-      const keys = listed.stdout
-        .split("\n")
-        .slice(1)
-        .map((line) => line.split(/\s+/)[0] ?? "")
-        .filter((key) => key !== "");
-      if (listed.code !== 0 || keys.length === 0) return;
-      // Children hold their parents: each round takes what has none left.
-      for (const key of keys.reverse()) await this.ctr("debian", namespace, [...args, "rm", key]);
-    }
   }
 
   /** Ends everything and removes the folder. What was left behind goes to the run's list of leaks. */
   async close(): Promise<void> {
     const leaks: string[] = [];
-    if (this.#child !== undefined && this.#child.exitCode === null) {
-      for (const namespace of this.#namespaces) leaks.push(...(await this.clear(namespace)));
-      await this.stop();
+    if (this.running) {
+      try {
+        for (const namespace of this.#namespaces) leaks.push(...(await this.clear(namespace)));
+        await this.stop();
+      } catch (error) {
+        leaks.push(`it could not be emptied and stopped: ${String(error)}`);
+      }
     }
     leaks.push(...(await this.#sweep()));
     await rm(this.dir, { recursive: true, force: true });
@@ -241,6 +247,22 @@ export class Daemon implements AsyncDisposable {
       }
     }
     return found;
+  }
+}
+
+type Ctr = (...args: string[]) => Promise<Result>;
+
+async function clearSnapshots(ctr: Ctr, snapshotter: string): Promise<void> {
+  for (let round = 0; round < DEEPEST_CHAIN; round += 1) {
+    const listed = await ctr("snapshots", "--snapshotter", snapshotter, "ls");
+    const keys = listed.stdout
+      .split("\n")
+      .slice(1)
+      .map((line) => line.split(/\s+/)[0] ?? "")
+      .filter((key) => key !== "");
+    if (listed.code !== 0 || keys.length === 0) return;
+    // Children hold their parents: each round takes what has none left.
+    for (const key of keys.reverse()) await ctr("snapshots", "--snapshotter", snapshotter, "rm", key);
   }
 }
 

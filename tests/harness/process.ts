@@ -11,7 +11,7 @@ export type ExecOptions = {
   readonly stdin?: string | Uint8Array;
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;
-  /** Default 60 s: the slowest single command of a test, an import of 400 MB, takes ten. */
+  /** Default 20 s: a third of what a case has, so that the command that hangs is named. */
   readonly timeoutMs?: number;
   /** Runs it on a terminal of its own (util-linux' script); stdout has both streams then. */
   readonly tty?: boolean;
@@ -33,7 +33,7 @@ function quoted(word: string): string {
 /** Runs a command to its end. Throws only when it does not end in time. */
 export async function exec(command: readonly string[], options: ExecOptions = {}): Promise<Result> {
   const line = options.tty === true ? ["script", "-qec", command.map(quoted).join(" "), "/dev/null"] : [...command];
-  const limit = options.timeoutMs ?? 60_000;
+  const limit = options.timeoutMs ?? 20_000;
   const child = Bun.spawn(line, {
     env: { PATH: process.env["PATH"] ?? "", HOME: process.env["HOME"] ?? "/", ...options.env },
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
@@ -56,6 +56,49 @@ export async function exec(command: readonly string[], options: ExecOptions = {}
     throw new Error(`${command.join(" ")}: did not end within ${limit} ms\nstdout: ${stdout}\nstderr: ${stderr}`);
   }
   return { code: child.signalCode === null ? code : 128 + (SIGNALS[child.signalCode] ?? 0), stdout, stderr };
+}
+
+/** A program that goes on while the test does other things. */
+export type Running = {
+  readonly pid: number;
+  /** What it has written so far. */
+  readonly stdout: () => string;
+  readonly stderr: () => string;
+  readonly exited: Promise<number>;
+  /** Writes to its standard input. */
+  readonly write: (text: string) => void;
+  readonly closeInput: () => void;
+  /** Ends it with a signal (TERM) and waits. */
+  readonly stop: (signal?: NodeJS.Signals) => Promise<number>;
+};
+
+/** Starts a program and comes back at once. */
+export function start(command: readonly string[], options: Pick<ExecOptions, "env" | "cwd"> = {}): Running {
+  const child = Bun.spawn([...command], {
+    env: { PATH: process.env["PATH"] ?? "", HOME: process.env["HOME"] ?? "/", ...options.env },
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    stdin: "pipe",
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [stdout, stderr] = [collect(child.stdout), collect(child.stderr)];
+  return {
+    pid: child.pid,
+    stdout: stdout.text,
+    stderr: stderr.text,
+    exited: child.exited,
+    write: (text) => {
+      void child.stdin.write(text);
+      void child.stdin.flush();
+    },
+    closeInput: () => {
+      void child.stdin.end();
+    },
+    stop: async (signal = "SIGTERM") => {
+      child.kill(signal);
+      return child.exited;
+    },
+  };
 }
 
 function collect(stream: ReadableStream<Uint8Array>): { readonly done: Promise<void>; readonly text: () => string } {

@@ -11,7 +11,7 @@ import { appendFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Daemon, type Maker } from "./daemon.ts";
 import { IMAGE, type ImageOptions, ociArchive } from "./images.ts";
-import type { ExecOptions, Result } from "./process.ts";
+import type { ExecOptions, Result, Running } from "./process.ts";
 
 /** Who plays which part in one run of a case. */
 export type Cast = { readonly client: Maker; readonly daemon: Maker; readonly shim: Maker };
@@ -54,6 +54,8 @@ export type Stage = {
   ctr(...args: string[]): Promise<Result>;
   /** The same, with stdin, a terminal or a time limit. */
   ctrWith(options: ExecOptions, ...args: string[]): Promise<Result>;
+  /** Starts the cast's ctr and goes on; it is ended after the case. */
+  start(...args: string[]): Running;
   /** Like {@link ctr}, but throws when it fails: for steps that only lead to what is tested. */
   must(...args: string[]): Promise<string>;
   /** Imports the busybox test image (once per case and name) and gives its name. */
@@ -74,15 +76,16 @@ async function daemonFor(cast: Cast, options: RowOptions): Promise<{ daemon: Dae
   const make = { maker: cast.daemon, shim: cast.shim, ...(config === undefined ? {} : { config }) };
   if (config !== undefined || options.ownDaemon === true) return { daemon: await Daemon.start(make), own: true };
   const key = `${cast.daemon}/${cast.shim}`;
-  let daemon = shared.get(key);
-  if (daemon === undefined) {
-    daemon = Daemon.start(make);
-    shared.set(key, daemon);
-  }
-  return { daemon: await daemon, own: false };
+  const known = await shared.get(key)?.catch(() => undefined);
+  if (known?.running === true) return { daemon: known, own: false };
+  // None yet, or the one there was has died under an earlier case.
+  await known?.close();
+  const fresh = Daemon.start(make);
+  shared.set(key, fresh);
+  return { daemon: await fresh, own: false };
 }
 
-function stageOf(cast: Cast, castName: CastName, daemon: Daemon): Stage {
+function stageOf(cast: Cast, castName: CastName, daemon: Daemon, started: Running[]): Stage {
   counter += 1;
   const namespace = `stv${process.pid}-${counter}`;
   const imported = new Set<string>();
@@ -100,6 +103,11 @@ function stageOf(cast: Cast, castName: CastName, daemon: Daemon): Stage {
     namespace,
     ctr: async (...args) => ctrWith({}, ...args),
     ctrWith,
+    start: (...args) => {
+      const running = daemon.startCtr(cast.client, namespace, args);
+      started.push(running);
+      return running;
+    },
     must,
     image: async (options = {}) => {
       const name = options.name ?? IMAGE;
@@ -132,7 +140,8 @@ export function row(id: string, title: string, options: RowOptions, body: (stage
       async () => {
         const cast: Cast = CASTS[name];
         const { daemon, own } = await daemonFor(cast, options);
-        const stage = stageOf(cast, name, daemon);
+        const started: Running[] = [];
+        const stage = stageOf(cast, name, daemon, started);
         try {
           await body(stage);
         } catch (error) {
@@ -142,6 +151,7 @@ export function row(id: string, title: string, options: RowOptions, body: (stage
             { cause: error },
           );
         } finally {
+          for (const running of started) await running.stop("SIGKILL");
           if (own) await daemon.close();
           else await reportLeaks(await daemon.clear(stage.namespace), `${id}: ${title} [${name}]`);
         }
@@ -158,6 +168,6 @@ async function reportLeaks(leaks: readonly string[], who: string): Promise<void>
 }
 
 afterAll(async () => {
-  for (const daemon of shared.values()) await (await daemon).close();
+  for (const daemon of shared.values()) await (await daemon.catch(() => undefined))?.close();
   shared.clear();
 });
