@@ -10,6 +10,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { isErrorClass } from "@stevedore/base/errors";
+import { assert, property, string } from "fast-check";
 import { mountAll as mountOffLoop } from "./blocking.ts";
 import {
   assumeLayersOneByOne,
@@ -60,6 +61,18 @@ test("parseMountInfo() undoes octal escapes and keeps optional fields", () => {
     },
   ]);
   expect(() => parseMountInfo("36 35 98:0 / / rw")).toThrow("malformed line");
+});
+
+test("parseMountInfo() gives back any mount point the kernel could escape", () => {
+  const escape = (text: string): string =>
+    text.replace(/[ \t\n\\#]/g, (char) => `\\${char.charCodeAt(0).toString(8).padStart(3, "0")}`);
+  const name = string({ minLength: 1, maxLength: 40 }).filter((text) => !/[\0/\r]/.test(text));
+  assert(
+    property(name, name, (point, source) => {
+      const [mount] = parseMountInfo(`1 2 3:4 / /${escape(point)} rw - t ${escape(source)} rw\n`);
+      expect([mount?.mountPoint, mount?.source]).toEqual([`/${point}`, source]);
+    }),
+  );
 });
 
 test("a mount point with a space and a newline is found again", () => {

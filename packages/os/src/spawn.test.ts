@@ -79,6 +79,16 @@ test("a child inherits nothing but what is listed", async () => {
   }
 });
 
+test("argv0, folder and merged output are as asked", async () => {
+  const named = await runCommand(["sh", "-c", "tr '\\0' ' ' </proc/$$/cmdline; pwd; echo e >&2; echo o"], {
+    argv0: "-login",
+    cwd: "/usr",
+    mergeOutput: true,
+  });
+  expect(text(named.stdout)).toMatch(/^-login -c .*\/usr\ne\no\n$/s);
+  expect(named.stderr.byteLength).toBe(0);
+});
+
 test("a lower hard limit comes from prlimit in front", async () => {
   const own = getRlimit(RLIMIT.NOFILE);
   const result = await runCommand(["sh", "-c", "ulimit -Sn; ulimit -Hn"], {
