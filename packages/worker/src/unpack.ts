@@ -85,6 +85,8 @@ export class Unpacker implements TarSink {
   readonly #folders = new Map<string, Folder>();
   /** Paths (without links) this layer has put in place: a whiteout in the same layer does not touch them. */
   readonly #unpacked = new Set<string>();
+  /** Folders that hold something of this layer, at any depth. */
+  readonly #holding = new Set<string>();
   /** Whiteouts this layer made in place of a name; a folder that follows under that name hides the lower one. */
   readonly #whiteouts = new Set<string>();
   readonly #opaque = new Set<string>();
@@ -233,6 +235,18 @@ export class Unpacker implements TarSink {
         header.type satisfies never;
     }
     this.#unpacked.add(path);
+    for (
+      let at = parent.path;
+      at !== "" && !this.#holding.has(at);
+      at = at.slice(0, Math.max(at.lastIndexOf("/"), 0))
+    ) {
+      this.#holding.add(at);
+    }
+  }
+
+  /** Whether this layer put `path`, or something below it, in place. */
+  #ours(path: string): boolean {
+    return this.#unpacked.has(path) || this.#holding.has(path);
   }
 
   #makeFolder(parent: Folder, base: string, header: TarHeader): void {
@@ -413,7 +427,7 @@ export class Unpacker implements TarSink {
   /** `.wh.name`: the layers below lose `name`; what this layer itself has there stays (image-spec layer.md). */
   #hide(parent: Folder, base: string, header: TarHeader): void {
     const path = join(parent.path, base);
-    if (this.#unpacked.has(path)) {
+    if (this.#ours(path)) {
       const fd = openFolder(parent.fd, encodeName(base), O.RDONLY);
       if (fd < 0) return;
       try {
@@ -467,7 +481,7 @@ export class Unpacker implements TarSink {
       for (const { name, type } of listDirectory(fd)) {
         const base = typeof name === "string" ? name : decodeName(name);
         const path = join(folder.path, base);
-        if (!this.#unpacked.has(path)) {
+        if (!this.#ours(path)) {
           this.#remove({ fd, path: folder.path }, base);
           continue;
         }
