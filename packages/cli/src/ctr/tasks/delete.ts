@@ -21,7 +21,7 @@ export const command = ctrCommand({
       if (args.length !== 1 || id === undefined) {
         throw classified("invalid-argument", "exec-id can only be used with one container: invalid argument");
       }
-      return deleteExec(session, { id, execId: flags.execId, force: flags.force });
+      return await deleteExec(session, { id, execId: flags.execId, force: flags.force });
     }
     let failure: unknown;
     let code = 0;

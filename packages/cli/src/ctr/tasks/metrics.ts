@@ -23,12 +23,12 @@ export const command = ctrCommand({
     if (metric === undefined) throw classified("failed-precondition", "no metrics received: failed precondition");
     const { metricRows, metricTree } = await import("./metric-rows.ts");
     if (flags.format === "json") {
-      io.stdout.write(`${goJson(metricTree(metric.data))}\n`);
+      io.stdout.write(`${goJson(await metricTree(metric.data))}\n`);
       return 0;
     }
     const seconds = Math.floor(metric.timestamp.getTime() / 1000);
     const nanos = metric.nanos ?? (metric.timestamp.getTime() % 1000) * 1_000_000;
-    const rows = metricRows(metric.data).map(([name, value]) => `${name}\t${value}\t\n`);
+    const rows = (await metricRows(metric.data)).map(([name, value]) => `${name}\t${value}\t\n`);
     io.stdout.write(tabwrite(`ID\tTIMESTAMP\t\n${metric.id}\tseconds:${seconds} nanos:${nanos}\t\n\n`, TABLE));
     io.stdout.write(tabwrite(`METRIC\tVALUE\t\n${rows.join("")}`, TABLE));
     return 0;
