@@ -66,8 +66,8 @@ test("the loop turns while trees are removed; usage counts an inode once", async
   await removeTree(`${dir}/t`);
   clearInterval(beat);
   expect(existsSync(`${dir}/t`)).toBe(false);
-  // A blocked loop would have had one beat before and one after; how even they are is up to the machine's load.
-  expect(beats).toBeGreaterThan(5);
+  // A blocked loop would have had none in between and one after; more than that is up to the load of the machine.
+  expect(beats).toBeGreaterThan(1);
 });
 
 test("a call that has not begun ends with its signal", async () => {
