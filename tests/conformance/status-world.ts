@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { DescService } from "@bufbuild/protobuf";
+import { CLASS_TEXT, ClassifiedError, classified } from "@stevedore/base";
 import { Containers } from "@stevedore/wire/gen/containerd/services/containers/v1/containers_pb";
 import { Content, WriteAction } from "@stevedore/wire/gen/containerd/services/content/v1/content_pb";
 import { Images } from "@stevedore/wire/gen/containerd/services/images/v1/images_pb";
@@ -11,6 +12,7 @@ import { Namespaces } from "@stevedore/wire/gen/containerd/services/namespaces/v
 import { Snapshots } from "@stevedore/wire/gen/containerd/services/snapshots/v1/snapshots_pb";
 import { createGrpcTransport, type GrpcTransport } from "@stevedore/wire/grpc/client";
 import { type CallOptions, type Client, createClient } from "@stevedore/wire/rpc/index";
+import { statusOf } from "@stevedore/wire/status";
 import type { Daemon } from "../harness/daemon.ts";
 import { IMAGE, ociArchive } from "../harness/images.ts";
 
@@ -28,19 +30,38 @@ export interface Told {
   readonly message?: string;
 }
 
+// Go clients put the class's text behind a message that lacks it, so whether a daemon sends it tells nobody anything.
+const CLASS_SUFFIX = new RegExp(`: (?:${Object.values(CLASS_TEXT).join("|")})$`);
+
 let counter = 0;
+
+export interface CallChoices {
+  /** "" for none. */
+  readonly namespace?: string;
+  readonly signal?: AbortSignal;
+  readonly timeoutMs?: number;
+  readonly leased?: boolean;
+}
 
 export class World implements AsyncDisposable {
   readonly daemon: Daemon;
   readonly namespace: string;
   readonly #transport: GrpcTransport;
+  /** Keeps what cases make from being collected between two of their calls. */
+  readonly #lease = "hold";
   #image: Promise<string> | undefined;
 
-  constructor(daemon: Daemon) {
+  private constructor(daemon: Daemon) {
     this.daemon = daemon;
     this.namespace = this.name("ns");
     daemon.use(this.namespace);
     this.#transport = createGrpcTransport({ address: daemon.address });
+  }
+
+  static async open(daemon: Daemon): Promise<World> {
+    const world = new World(daemon);
+    await world.stub(Leases).create({ id: world.#lease }, world.call({ leased: false }));
+    return world;
   }
 
   /** A name nobody else has; messages are compared with its number left out. */
@@ -54,7 +75,9 @@ export class World implements AsyncDisposable {
     return message
       .replaceAll(this.daemon.dir, "DIR")
       .replace(/-st\d+/g, "")
-      .replace(/\b[0-9a-f]{64}\b/g, (hex) => `${hex.slice(0, 4)}…`);
+      .replace(/\b[0-9a-f]{64}\b/g, "DIGEST")
+      .replace(/"ns\/\d+\//g, '"ns/N/')
+      .replace(CLASS_SUFFIX, "");
   }
 
   stub<S extends DescService>(service: S): Client<S> {
@@ -62,14 +85,15 @@ export class World implements AsyncDisposable {
   }
 
   /** How cases call: in the world's namespace. */
-  call(
-    more: { readonly namespace?: string; readonly signal?: AbortSignal; readonly timeoutMs?: number } = {},
-  ): CallOptions {
-    const { namespace = this.namespace, signal, timeoutMs = CALL_LIMIT_MS } = more;
+  call(more: CallChoices = {}): CallOptions {
+    const { namespace = this.namespace, signal, timeoutMs = CALL_LIMIT_MS, leased = true } = more;
     return {
       timeoutMs,
       ...(signal === undefined ? {} : { signal }),
-      metadata: namespace === "" ? {} : { "containerd-namespace": namespace },
+      metadata: {
+        ...(namespace === "" ? {} : { "containerd-namespace": namespace }),
+        ...(leased && namespace === this.namespace ? { "containerd-lease": this.#lease } : {}),
+      },
     };
   }
 
@@ -168,8 +192,26 @@ export class World implements AsyncDisposable {
     return IMAGE;
   }
 
+  /** Runs a case and says what its client was told. Throws what is no answer of the daemon. */
+  async tell(run: (world: World) => Promise<unknown>): Promise<Told> {
+    try {
+      await run(this);
+      return { code: 0 };
+    } catch (error) {
+      if (!(error instanceof ClassifiedError)) throw error;
+      const { code, message } = statusOf(error);
+      return { code, message: this.shown(message) };
+    }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    const { leases } = await this.stub(Leases).list({}, this.call({ leased: false }));
+    for (const { id } of leases) await this.stub(Leases).delete({ id }, this.call({ leased: false }));
+    const { statuses } = await this.stub(Content).listStatuses({}, this.call({ leased: false }));
+    for (const { ref } of statuses) await this.stub(Content).abort({ ref }, this.call({ leased: false }));
     await this.#transport.close();
+    const left = await this.daemon.clear(this.namespace);
+    if (left.length > 0) throw classified("internal", `left behind: ${left.join(", ")}`);
   }
 }
 
