@@ -1,4 +1,4 @@
-import { create, type DescMessage, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { create, type DescMessage, toBinary } from "@bufbuild/protobuf";
 import { type Cgroup, readCgroupMetrics } from "@stevedore/os/cgroup";
 import type { AnyBytes } from "./options.ts";
 
@@ -7,12 +7,13 @@ export async function readStats(cgroup: Cgroup): Promise<AnyBytes> {
   const read = readCgroupMetrics(cgroup);
   if (read.version === 2) {
     const { MetricsSchema } = await import("@stevedore/wire/gen/io/containerd/cgroups/v2/metrics_pb");
-    return encode(MetricsSchema, read.metrics);
+    return encode(MetricsSchema, { ...read.metrics });
   }
   const { MetricsSchema } = await import("@stevedore/wire/gen/io/containerd/cgroups/v1/metrics_pb");
-  return encode(MetricsSchema, read.metrics);
+  return encode(MetricsSchema, { ...read.metrics });
 }
 
-function encode<D extends DescMessage>(schema: D, fields: MessageInitShape<D>): AnyBytes {
+// The counters have the message's field names; only their lists are read-only, which the message's type does not know.
+function encode(schema: DescMessage, fields: Record<string, unknown>): AnyBytes {
   return { typeUrl: schema.typeName, value: toBinary(schema, create(schema, fields)) };
 }

@@ -1,0 +1,872 @@
+import { readdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import {
+  backgroundContext,
+  ClassifiedError,
+  classified,
+  errorClassOf,
+  isErrorClass,
+  type Logger,
+  messageOf,
+  type RequestContext,
+  requireNamespace,
+  withContext,
+} from "@stevedore/base";
+import { anyToProto } from "@stevedore/convert/any";
+import { mountToProto } from "@stevedore/convert/mounts";
+import { taskStatusFromProto } from "@stevedore/convert/tasks";
+import { optionalDateFromProto, timestampToProto } from "@stevedore/convert/timestamps";
+import type {
+  AnyValue,
+  Container,
+  ContainerStore,
+  CreateTask,
+  EventExchange,
+  ExecTask,
+  ExitRecord,
+  ProcessRef,
+  ProcessState,
+  TaskManager,
+  TaskMetric,
+} from "@stevedore/core";
+import { matcher } from "@stevedore/core/filters";
+import { validateIdentifier } from "@stevedore/core/identifiers";
+import { KeyedLock } from "@stevedore/core/keyed-lock";
+import { removeTree } from "@stevedore/os/blocking";
+import { TaskDeleteSchema, TaskExitSchema } from "@stevedore/wire/gen/containerd/events/task_pb";
+import { OptionsSchema } from "@stevedore/wire/gen/containerd/runc/v1/options_pb";
+import type { StateResponse as StateResponseV2 } from "@stevedore/wire/gen/containerd/task/v2/shim_pb";
+import type { StateResponse as StateResponseV3 } from "@stevedore/wire/gen/containerd/task/v3/shim_pb";
+import type { CallOptions } from "@stevedore/wire/rpc/index";
+import {
+  BUNDLE_FILE,
+  type Bundle,
+  type BundleFolders,
+  bundleOf,
+  createBundle,
+  deleteBundle,
+  isCode,
+  readBootstrap,
+  readText,
+  writeBootstrap,
+} from "./bundle.ts";
+import { type RuntimeSearch, resolveRuntime } from "./runtime-path.ts";
+import { type DeadExit, ShimBinary, type ShimCallSettings } from "./shim-binary.ts";
+import { isConnectionGone, ShimConnection, type TaskCall } from "./shim-client.ts";
+import { readShimLog, type ShimLogSink } from "./shim-log.ts";
+import { TaskEntry, TaskTable } from "./task-entry.ts";
+
+/** Limits in milliseconds, as `[timeouts]` of the config names them. The defaults are the peer's. */
+export interface ShimTimeouts {
+  /** `io.containerd.timeout.shim.load`: until a bundle found at start must be settled. */
+  readonly load: number;
+  /** `io.containerd.timeout.shim.cleanup` */
+  readonly cleanup: number;
+  /** `io.containerd.timeout.shim.shutdown` */
+  readonly shutdown: number;
+  /** `io.containerd.timeout.task.state` */
+  readonly state: number;
+  /** `io.containerd.timeout.metrics.shimstats` */
+  readonly stats: number;
+}
+
+export const DEFAULT_TIMEOUTS: ShimTimeouts = {
+  load: 5_000,
+  cleanup: 5_000,
+  shutdown: 3_000,
+  state: 2_000,
+  stats: 2_000,
+};
+
+export interface ShimManagerOptions extends BundleFolders, ShimCallSettings, RuntimeSearch {
+  readonly containers: Pick<ContainerStore, "get">;
+  readonly events: Pick<EventExchange, "publish" | "subscribe">;
+  readonly timeouts?: ShimTimeouts;
+  /** Where shims' own logs go; default the daemon's stderr, as in the peer. */
+  readonly shimLog?: ShimLogSink;
+}
+
+/** Bundles looked at together when the daemon starts: enough to hide a slow shim, few enough descriptors. */
+const LOAD_PARALLEL = 16;
+
+/** The status of an exit that nobody saw. */
+const UNKNOWN_STATUS = 255;
+
+/**
+ * Tasks by shims: one shim process per task, started by its runtime's binary and spoken to by ttrpc.
+ *
+ * Call {@link ShimTaskManager.load} once before any other call.
+ */
+export class ShimTaskManager implements TaskManager {
+  readonly #options: ShimManagerOptions;
+  readonly #timeouts: ShimTimeouts;
+  readonly #log: Logger;
+  readonly #table = new TaskTable();
+  /** Ids that create is working on, as `namespace/id`. */
+  readonly #creating = new Set<string>();
+  /** One change of a task at a time: delete and kill. */
+  readonly #locks = new KeyedLock();
+  readonly #stop = new AbortController();
+  #scanned: Promise<void> = Promise.resolve();
+  #following: Promise<void> = Promise.resolve();
+  readonly #runtimePaths = new Map<string, string>();
+
+  constructor(options: ShimManagerOptions) {
+    this.#options = options;
+    this.#timeouts = options.timeouts ?? DEFAULT_TIMEOUTS;
+    this.#log = options.log;
+  }
+
+  /**
+   * Finds the tasks of an earlier daemon. Returns at once; calls that name a bundle on disk, and lists, wait for it.
+   * Shims that cannot be reached any more are cleaned up after.
+   */
+  load(): void {
+    this.#following = this.#followExits();
+    this.#scanned = this.#scan().catch((error: unknown) =>
+      this.#log.error("loading tasks", { error: messageOf(error) }),
+    );
+  }
+
+  /** Resolves when every bundle found at the start is settled. */
+  async loaded(): Promise<void> {
+    await this.#scanned;
+    await Promise.all(this.#table.list().map((entry) => settled(entry)));
+  }
+
+  /** Leaves all shims running and closes the connections to them. */
+  async close(): Promise<void> {
+    this.#stop.abort();
+    for (const entry of this.#table.list()) {
+      entry.deleted = true;
+      entry.over.abort();
+      if (entry.shim.kind === "connected") entry.shim.connection.close();
+    }
+    await this.#following;
+  }
+
+  async create(context: RequestContext, task: CreateTask): Promise<{ readonly pid: number }> {
+    const namespace = requireNamespace(context);
+    const { containerId: id } = task;
+    const container = await this.#options.containers.get(context, id);
+    const exists = (): Error => classified("already-exists", `task ${id}: already exists`);
+    await this.#find(context, id);
+    const key = `${namespace}/${id}`;
+    if (this.#table.get(namespace, id) !== undefined || this.#creating.has(key)) throw exists();
+    this.#creating.add(key);
+    try {
+      return await this.#create(context, { task, container, namespace });
+    } finally {
+      this.#creating.delete(key);
+    }
+  }
+
+  async start(context: RequestContext, { containerId, execId }: ProcessRef): Promise<{ readonly pid: number }> {
+    const entry = await this.#task(context, containerId);
+    const { pid } = await this.#call(context, entry, (task, options) => task.start({ id: entry.id, execId }, options));
+    if (execId === "") entry.last = { ...entry.last, pid, status: "running" };
+    return { pid };
+  }
+
+  async delete(context: RequestContext, { containerId, execId }: ProcessRef): Promise<ExitRecord> {
+    const namespace = requireNamespace(context);
+    if (execId !== "") {
+      const entry = await this.#task(context, containerId);
+      const answer = await this.#call(context, entry, (task, options) =>
+        task.delete({ id: entry.id, execId }, options),
+      );
+      entry.exits.delete(execId);
+      return exitRecord(execId, answer);
+    }
+    using _lock = await this.#locks.acquire(`${namespace}/${containerId}`, context.signal);
+    const { id } = await this.#options.containers.get(context, containerId);
+    const entry = await this.#task(context, id);
+    try {
+      return await this.#deleteTask(context, entry);
+    } catch (error) {
+      throw withContext("failed to delete task", error);
+    }
+  }
+
+  async get(context: RequestContext, { containerId, execId }: ProcessRef): Promise<ProcessState> {
+    const entry = await this.#task(context, containerId);
+    return this.#state(context, entry, execId);
+  }
+
+  async list(context: RequestContext): Promise<readonly ProcessState[]> {
+    const namespace = requireNamespace(context);
+    await this.#scanned;
+    const states = this.#table.list(namespace).map(async (entry) => {
+      try {
+        return await this.#state(context, entry, "");
+      } catch (error) {
+        if (isErrorClass(error, "not-found")) return undefined; // deleted meanwhile
+        if (context.signal.aborted) throw error;
+        return entry.last;
+      }
+    });
+    return (await Promise.all(states)).filter((state) => state !== undefined);
+  }
+
+  async kill(
+    context: RequestContext,
+    { containerId, execId }: ProcessRef,
+    signal: { readonly number: number; readonly all: boolean },
+  ): Promise<void> {
+    using _lock = await this.#locks.acquire(`${requireNamespace(context)}/${containerId}`, context.signal);
+    const entry = await this.#task(context, containerId);
+    await this.#call(context, entry, (task, options) =>
+      task.kill({ id: entry.id, execId, signal: signal.number, all: signal.all }, options),
+    );
+  }
+
+  async exec(context: RequestContext, exec: ExecTask): Promise<void> {
+    const { containerId, execId, io, spec } = exec;
+    const entry = await this.#task(context, containerId);
+    try {
+      validateIdentifier(execId);
+    } catch (error) {
+      throw withContext(`invalid exec id ${execId}`, error);
+    }
+    await this.#call(context, entry, (task, options) =>
+      task.exec({ id: entry.id, execId, ...io, spec: anyToProto(spec) }, options),
+    );
+  }
+
+  async resizePty(
+    context: RequestContext,
+    { containerId, execId }: ProcessRef,
+    { width, height }: { readonly width: number; readonly height: number },
+  ): Promise<void> {
+    const entry = await this.#task(context, containerId);
+    await this.#call(context, entry, (task, options) =>
+      task.resizePty({ id: entry.id, execId, width, height }, options),
+    );
+  }
+
+  async closeIo(
+    context: RequestContext,
+    { containerId, execId }: ProcessRef,
+    { stdin }: { readonly stdin: boolean },
+  ): Promise<void> {
+    const entry = await this.#task(context, containerId);
+    if (!stdin) return;
+    await this.#call(context, entry, (task, options) => task.closeIO({ id: entry.id, execId, stdin }, options));
+  }
+
+  async pause(context: RequestContext, containerId: string): Promise<void> {
+    const entry = await this.#task(context, containerId);
+    await this.#call(context, entry, (task, options) => task.pause({ id: entry.id }, options));
+    entry.last = { ...entry.last, status: "paused" };
+  }
+
+  async resume(context: RequestContext, containerId: string): Promise<void> {
+    const entry = await this.#task(context, containerId);
+    await this.#call(context, entry, (task, options) => task.resume({ id: entry.id }, options));
+    entry.last = { ...entry.last, status: "running" };
+  }
+
+  async pids(
+    context: RequestContext,
+    containerId: string,
+  ): Promise<readonly { readonly pid: number; readonly info?: AnyValue }[]> {
+    const entry = await this.#task(context, containerId);
+    const { processes } = await this.#call(context, entry, (task, options) => task.pids({ id: entry.id }, options));
+    return processes.map(({ pid, info }) =>
+      info === undefined ? { pid } : { pid, info: { typeUrl: info.typeUrl, value: info.value } },
+    );
+  }
+
+  async checkpoint(
+    context: RequestContext,
+    containerId: string,
+    { path, options: extra }: { readonly path: string; readonly options?: AnyValue },
+  ): Promise<void> {
+    const entry = await this.#task(context, containerId);
+    await this.#call(context, entry, (task, options) =>
+      task.checkpoint({ id: entry.id, path, ...(extra === undefined ? {} : { options: anyToProto(extra) }) }, options),
+    );
+  }
+
+  async update(
+    context: RequestContext,
+    containerId: string,
+    {
+      resources,
+      annotations,
+    }: { readonly resources: AnyValue; readonly annotations: Readonly<Record<string, string>> },
+  ): Promise<void> {
+    const entry = await this.#task(context, containerId);
+    await this.#call(context, entry, (task, options) =>
+      task.update({ id: entry.id, resources: anyToProto(resources), annotations: { ...annotations } }, options),
+    );
+  }
+
+  async metrics(context: RequestContext, filters: readonly string[]): Promise<readonly TaskMetric[]> {
+    const namespace = requireNamespace(context);
+    await this.#scanned;
+    const matches = matcher<TaskEntry>(filters, (entry, [field]) => {
+      if (field === "id") return entry.id;
+      return field === "namespace" ? entry.bundle.namespace : undefined;
+    });
+    const collected = this.#table
+      .list(namespace)
+      .filter(matches)
+      .map(async (entry): Promise<TaskMetric | undefined> => {
+        const timestamp = new Date();
+        try {
+          const { stats } = await this.#call(
+            context,
+            entry,
+            (task, options) => task.stats({ id: entry.id }, options),
+            this.#timeouts.stats,
+          );
+          if (stats === undefined) return undefined;
+          return { id: entry.id, timestamp, data: { typeUrl: stats.typeUrl, value: stats.value } };
+        } catch (error) {
+          if (context.signal.aborted) throw error;
+          if (!isErrorClass(error, "not-found")) {
+            this.#log.error(`collecting metrics for ${entry.id}`, { error: messageOf(error) });
+          }
+          return undefined;
+        }
+      });
+    return (await Promise.all(collected)).filter((metric) => metric !== undefined);
+  }
+
+  async wait(context: RequestContext, { containerId, execId }: ProcessRef): Promise<ExitRecord> {
+    const entry = await this.#task(context, containerId);
+    const id = execId === "" ? entry.id : execId;
+    const connection = await this.#connection(entry, context.signal);
+    try {
+      const answer = await connection.endless((task, options) => task.wait({ id: entry.id, execId }, options), {
+        signal: context.signal,
+      });
+      const pid = entry.exits.get(id)?.pid ?? (execId === "" ? entry.last.pid : 0);
+      return { ...exitRecord(id, answer), pid };
+    } catch (error) {
+      if (!isConnectionGone(error, connection) || entry.deleted) throw error;
+      // The shim has gone: what its clean-up finds out is the answer.
+      const told = entry.exits.get(id);
+      if (told !== undefined) return told;
+      const exit = await untilAborted(entry.gone, context.signal);
+      return { ...exit, id };
+    }
+  }
+
+  async #create(
+    context: RequestContext,
+    request: { readonly task: CreateTask; readonly container: Container; readonly namespace: string },
+  ): Promise<{ readonly pid: number }> {
+    const { task, container, namespace } = request;
+    const { containerId: id } = task;
+    const bundle = await createBundle(this.#options, { namespace, id }, container.spec);
+    await using undo = new AsyncDisposableStack();
+    undo.defer(() =>
+      deleteBundle(bundle).catch((error: unknown) =>
+        this.#log.error("failed to delete bundle", { id, error: messageOf(error) }),
+      ),
+    );
+    let entry: TaskEntry;
+    try {
+      entry = await this.#startShim(context, bundle, request);
+    } catch (error) {
+      throw withContext("failed to start shim", error);
+    }
+    const { connection } = connected(entry);
+    let pid: number;
+    try {
+      const options = chooseOptions(task.options, container.runtime.options);
+      const answer = await connection.call(
+        (client, callOptions) =>
+          client.create(
+            {
+              id,
+              bundle: bundle.path,
+              rootfs: task.rootfs.map(mountToProto),
+              ...task.io,
+              checkpoint: task.checkpointPath ?? checkpointIn(task.options),
+              ...(options === undefined ? {} : { options: anyToProto(options) }),
+            },
+            callOptions,
+          ),
+        { signal: context.signal },
+      );
+      ({ pid } = answer);
+    } catch (error) {
+      await this.#discard(entry);
+      throw withContext("failed to create shim task", error);
+    }
+    entry.last = { ...entry.last, pid, status: "created" };
+    this.#table.add(entry);
+    void this.#watch(entry, connection);
+    undo.move();
+    return { pid };
+  }
+
+  async #startShim(
+    context: RequestContext,
+    bundle: Bundle,
+    request: { readonly task: CreateTask; readonly container: Container },
+  ): Promise<TaskEntry> {
+    const { task, container } = request;
+    if (container.sandbox !== "") return this.#joinSandbox(context, bundle, request);
+    const runtime = task.runtimePath === "" ? container.runtime.name : task.runtimePath;
+    const path = await this.#runtimePath(runtime);
+    const binary = new ShimBinary(path, bundle, this.#options);
+    const over = new AbortController();
+    readShimLog(bundle, { sink: this.#shimLog(), signal: over.signal, log: this.#log });
+    try {
+      const options = task.options ?? container.runtime.options;
+      const record = await binary.start(options, context.signal).catch((error: unknown) => {
+        throw withContext("start failed", error);
+      });
+      await writeFile(join(bundle.path, BUNDLE_FILE.shimBinary), path, { mode: 0o600 });
+      const connection = await ShimConnection.open(record, bundle.namespace, context.signal);
+      await writeBootstrap(bundle, record);
+      const shim = { kind: "connected", connection } as const;
+      const entry = new TaskEntry(bundle, { binary, shim, io: task.io, sandboxed: false });
+      entry.over.signal.addEventListener("abort", () => over.abort(), { once: true });
+      return entry;
+    } catch (error) {
+      over.abort();
+      throw error;
+    }
+  }
+
+  /** A task of a sandbox lives in the sandbox's shim. */
+  async #joinSandbox(
+    context: RequestContext,
+    bundle: Bundle,
+    { task, container }: { readonly task: CreateTask; readonly container: Container },
+  ): Promise<TaskEntry> {
+    const { sandbox } = container;
+    const host = await this.#find(context, sandbox);
+    if (host === undefined) throw classified("not-found", `can't find sandbox ${sandbox}: not found`);
+    const { record } = await this.#connection(host, context.signal);
+    await writeFile(join(bundle.path, BUNDLE_FILE.sandbox), sandbox, { mode: 0o600 });
+    await writeBootstrap(bundle, record);
+    const connection = await ShimConnection.open(record, bundle.namespace, context.signal);
+    const shim = { kind: "connected", connection } as const;
+    const binary = new ShimBinary(host.binary.path, bundle, this.#options);
+    return new TaskEntry(bundle, { binary, shim, io: task.io, sandboxed: true });
+  }
+
+  /** Ends a shim whose create failed, with a deadline of its own: the caller's may be what ended the create. */
+  async #discard(entry: TaskEntry): Promise<void> {
+    entry.deleted = true;
+    const { connection } = connected(entry);
+    const limit = { timeoutMs: this.#timeouts.cleanup };
+    const quietly = (error: unknown): void =>
+      this.#log.debug("ending shim after a failed create", { id: entry.id, error: messageOf(error) });
+    await connection.call((task, options) => task.delete({ id: entry.id }, options), limit).catch(quietly);
+    if (!entry.sandboxed) {
+      await connection.call((task, options) => task.shutdown({ id: entry.id }, options), limit).catch(quietly);
+    }
+    connection.close();
+    entry.over.abort();
+  }
+
+  async #deleteTask(context: RequestContext, entry: TaskEntry): Promise<ExitRecord> {
+    const connection = await this.#connection(entry, context.signal);
+    let record: ExitRecord;
+    try {
+      const answer = await connection.call((task, options) => task.delete({ id: entry.id }, options), {
+        signal: context.signal,
+      });
+      record = exitRecord(entry.id, answer);
+    } catch (error) {
+      if (isConnectionGone(error, connection)) return untilAborted(entry.gone, context.signal);
+      // A shim that does not know the task has nothing left of it; the rest is still to be removed.
+      if (!isErrorClass(error, "not-found")) throw error;
+      await this.#remove(entry, connection);
+      throw error;
+    }
+    await this.#remove(entry, connection);
+    return record;
+  }
+
+  /** Takes a deleted task out: from here on the end of its shim is no news. */
+  async #remove(entry: TaskEntry, connection: ShimConnection): Promise<void> {
+    entry.deleted = true;
+    const tasks: Promise<unknown>[] = [
+      deleteBundle(entry.bundle).catch((error: unknown) =>
+        this.#log.error("failed to delete bundle", { id: entry.id, error: messageOf(error) }),
+      ),
+    ];
+    if (!entry.sandboxed) tasks.push(this.#shutdown(entry, connection));
+    await Promise.all(tasks);
+    this.#table.remove(entry);
+    connection.close();
+  }
+
+  async #shutdown(entry: TaskEntry, connection: ShimConnection): Promise<void> {
+    try {
+      await connection.call((task, options) => task.shutdown({ id: entry.id }, options), {
+        timeoutMs: this.#timeouts.shutdown,
+      });
+    } catch (error) {
+      if (isConnectionGone(error, connection)) return;
+      this.#log.error("failed to shutdown shim task and the shim might be leaked", {
+        id: entry.id,
+        error: messageOf(error),
+      });
+    }
+  }
+
+  /** Waits for the end of a shim's connection and cleans up after it. */
+  async #watch(entry: TaskEntry, connection: ShimConnection): Promise<void> {
+    await connection.closed;
+    if (entry.deleted || this.#stop.signal.aborted) return;
+    this.#log.info("shim disconnected", { id: entry.id });
+    await this.#cleanUpAfter(entry, { announce: true });
+  }
+
+  /** Cleans up after a shim that is gone: its binary's delete, the bundle, and the events nobody else sends. */
+  async #cleanUpAfter(entry: TaskEntry, { announce }: { readonly announce: boolean }): Promise<void> {
+    const { id } = entry;
+    this.#log.warn("cleaning up after shim disconnected", { id });
+    let found: DeadExit | undefined;
+    try {
+      found = await entry.binary.delete(AbortSignal.timeout(this.#timeouts.cleanup));
+    } catch (error) {
+      this.#log.warn("failed to clean up after shim disconnected", { id, error: messageOf(error) });
+    }
+    await deleteBundle(entry.bundle).catch((error: unknown) =>
+      this.#log.error("failed to delete bundle", { id, error: messageOf(error) }),
+    );
+    const told = entry.exits.get(id);
+    const exit: ExitRecord =
+      told ??
+      (found === undefined
+        ? { id, pid: entry.last.pid, exitStatus: UNKNOWN_STATUS, exitedAt: new Date() }
+        : { id, pid: found.pid, exitStatus: found.exitStatus, exitedAt: found.exitedAt });
+    entry.deleted = true;
+    entry.setGone(exit);
+    this.#table.remove(entry);
+    if (!announce) return;
+    const context = backgroundContext({ namespace: entry.bundle.namespace });
+    const { pid, exitStatus } = exit;
+    const exitedAt = timestampToProto(exit.exitedAt);
+    if (told === undefined) {
+      const reason = found === undefined ? "nobody saw the exit: its shim has gone" : "its shim has gone";
+      this.#log.warn("task ended with its shim", { id, pid, exitStatus, reason });
+      const event = create(TaskExitSchema, { containerId: id, id, pid, exitStatus, exitedAt });
+      await this.#publish(context, "/tasks/exit", { typeUrl: event.$typeName, value: toBinary(TaskExitSchema, event) });
+    }
+    const event = create(TaskDeleteSchema, { containerId: id, pid, exitStatus, exitedAt });
+    await this.#publish(context, "/tasks/delete", {
+      typeUrl: event.$typeName,
+      value: toBinary(TaskDeleteSchema, event),
+    });
+  }
+
+  async #publish(context: RequestContext, topic: string, event: AnyValue): Promise<void> {
+    await this.#options.events
+      .publish(context, topic, event)
+      .catch((error: unknown) => this.#log.error("publish event", { topic, error: messageOf(error) }));
+  }
+
+  /** Keeps what shims tell of exits, so that the end of a shim does not tell it again. */
+  async #followExits(): Promise<void> {
+    const context = backgroundContext({ signal: this.#stop.signal });
+    try {
+      for await (const { namespace, event } of this.#options.events.subscribe(context, ['topic=="/tasks/exit"'])) {
+        const exit = fromBinary(TaskExitSchema, event.value);
+        const entry = this.#table.get(namespace, exit.containerId);
+        if (entry === undefined) continue;
+        const { id, pid, exitStatus } = exit;
+        const exitedAt = optionalDateFromProto(exit.exitedAt) ?? new Date();
+        entry.exits.set(id, { id, pid, exitStatus, exitedAt });
+        if (id === entry.id) entry.last = { ...entry.last, pid, status: "stopped", exitStatus, exitedAt };
+      }
+    } catch (error) {
+      if (!this.#stop.signal.aborted) this.#log.error("following task exits", { error: messageOf(error) });
+    }
+  }
+
+  /** The state of a process as its shim tells it within the state time-out, else as it was last known. */
+  async #state(context: RequestContext, entry: TaskEntry, execId: string): Promise<ProcessState> {
+    try {
+      const answer = await this.#call(
+        context,
+        entry,
+        (task, options) => task.state({ id: entry.id, execId }, options),
+        this.#timeouts.state,
+      );
+      const state = processState(entry.id, answer);
+      if (execId === "") entry.last = state;
+      return state;
+    } catch (error) {
+      if (context.signal.aborted || execId !== "" || !isErrorClass(error, "deadline-exceeded")) throw error;
+      this.#log.error(`get state for ${entry.id}`, { error: messageOf(error) });
+      return entry.last;
+    }
+  }
+
+  /** A call of a task's shim; a connection that is gone means that the task is. */
+  async #call<R extends Promise<unknown>>(
+    context: RequestContext,
+    entry: TaskEntry,
+    make: TaskCall<R>,
+    timeoutMs?: number,
+  ): Promise<Awaited<R>> {
+    const connection = await this.#connection(entry, context.signal);
+    try {
+      return await connection.call(make, { signal: context.signal, ...(timeoutMs === undefined ? {} : { timeoutMs }) });
+    } catch (error) {
+      if (isConnectionGone(error, connection)) throw taskNotFound(entry.id, error);
+      throw error instanceof ClassifiedError
+        ? error
+        : classified(errorClassOf(error), messageOf(error), { cause: error });
+    }
+  }
+
+  async #connection(entry: TaskEntry, signal: AbortSignal): Promise<ShimConnection> {
+    if (entry.shim.kind === "loading") await this.#settle(entry, signal);
+    if (entry.shim.kind === "connected") return entry.shim.connection;
+    if (entry.shim.kind === "gone") throw taskNotFound(entry.id);
+    throw classified(
+      "unavailable",
+      `task ${entry.id}: its shim has not answered since the daemon started: unavailable`,
+    );
+  }
+
+  /** Waits until a bundle found at the start is settled, at most for the load time-out. */
+  async #settle(entry: TaskEntry, signal: AbortSignal): Promise<void> {
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(this.#timeouts.load)]);
+    await untilAborted(settled(entry), limit).catch((error: unknown) => {
+      if (signal.aborted) throw error;
+    });
+  }
+
+  /** @throws not-found in the peer's words */
+  async #task(context: RequestContext, id: string): Promise<TaskEntry> {
+    // The peer looks the container up first, and says so when there is none.
+    const container = await this.#options.containers.get(context, id);
+    const entry = await this.#find(context, container.id);
+    if (entry === undefined) throw taskNotFound(container.id);
+    return entry;
+  }
+
+  async #find(context: RequestContext, id: string): Promise<TaskEntry | undefined> {
+    const namespace = requireNamespace(context);
+    await untilAborted(this.#scanned, context.signal);
+    const entry = this.#table.get(namespace, id);
+    if (entry?.shim.kind !== "loading") return entry;
+    await this.#settle(entry, context.signal);
+    return this.#table.get(namespace, id);
+  }
+
+  async #runtimePath(runtime: string): Promise<string> {
+    const known = this.#runtimePaths.get(runtime);
+    if (known !== undefined) return known;
+    let path: string;
+    try {
+      path = await resolveRuntime(runtime, this.#options);
+    } catch (error) {
+      throw withContext("failed to resolve runtime path", error);
+    }
+    this.#runtimePaths.set(runtime, path);
+    return path;
+  }
+
+  #shimLog(): ShimLogSink {
+    return (
+      this.#options.shimLog ??
+      ((bytes) => {
+        process.stderr.write(bytes);
+      })
+    );
+  }
+
+  /** Enters every bundle on disk as loading, then settles them, several at a time. */
+  async #scan(): Promise<void> {
+    const { state } = this.#options;
+    const found: TaskEntry[] = [];
+    const release: (() => void)[] = [];
+    for (const namespace of await folders(state)) {
+      for (const id of await folders(join(state, namespace))) {
+        const bundle = bundleOf(this.#options, namespace, id);
+        const { promise, resolve } = Promise.withResolvers<void>();
+        const io = { stdin: "", stdout: "", stderr: "", terminal: false };
+        const sandboxed = (await readText(join(bundle.path, BUNDLE_FILE.sandbox))) !== undefined;
+        const binary = new ShimBinary(await this.#binaryOf(bundle), bundle, this.#options);
+        const entry = new TaskEntry(bundle, { binary, shim: { kind: "loading", settled: promise }, io, sandboxed });
+        found.push(entry);
+        release.push(resolve);
+        this.#table.add(entry);
+      }
+    }
+    void this.#settleAll(found, release);
+  }
+
+  async #settleAll(entries: readonly TaskEntry[], release: readonly (() => void)[]): Promise<void> {
+    let next = 0;
+    const worker = async (): Promise<void> => {
+      for (let at = next++; at < entries.length; at = next++) {
+        const entry = entries[at];
+        if (entry === undefined) return;
+        try {
+          await this.#loadOne(entry);
+        } catch (error) {
+          this.#log.error(`unable to load shim ${JSON.stringify(entry.id)}`, { error: messageOf(error) });
+        } finally {
+          release[at]?.();
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: LOAD_PARALLEL }, worker));
+    await this.#removeStaleWork().catch((error: unknown) =>
+      this.#log.error("cleanup working directory", { error: messageOf(error) }),
+    );
+  }
+
+  async #loadOne(entry: TaskEntry): Promise<void> {
+    const { bundle } = entry;
+    const { namespace } = bundle;
+    if ((await readdir(bundle.path)).length === 0 || entry.binary.path === "") {
+      this.#table.remove(entry);
+      await deleteBundle(bundle);
+      return;
+    }
+    let connection: ShimConnection;
+    try {
+      const record = await readBootstrap(bundle);
+      connection = await ShimConnection.open(record, namespace, AbortSignal.timeout(this.#timeouts.load));
+    } catch (error) {
+      this.#log.error(`unable to load shim ${JSON.stringify(entry.id)}`, { namespace, error: messageOf(error) });
+      // Nobody was told of this task by us, so nobody is told of its end: clients find it missing.
+      await this.#cleanUpAfter(entry, { announce: false });
+      return;
+    }
+    entry.shim = { kind: "connected", connection };
+    readShimLog(bundle, { sink: this.#shimLog(), signal: entry.over.signal, log: this.#log });
+    void this.#watch(entry, connection);
+    const limit = { timeoutMs: this.#timeouts.load };
+    try {
+      const { taskPid } = await connection.call((task, options) => task.connect({ id: entry.id }, options), limit);
+      entry.last = { ...entry.last, pid: taskPid };
+      if (taskPid === 0 && !(await hasProcesses(connection, entry.id, limit))) {
+        this.#log.info("cleaning leaked shim process", { id: entry.id, namespace });
+        await this.#remove(entry, connection);
+      }
+    } catch (error) {
+      // It listens but does not answer (it may be stopped): it stays, and calls fail by their own deadlines.
+      this.#log.error(`shim ${JSON.stringify(entry.id)} does not answer`, { namespace, error: messageOf(error) });
+    }
+  }
+
+  /** The shim binary a bundle was started with, or the one its container's runtime names; "" when neither is known. */
+  async #binaryOf(bundle: Bundle): Promise<string> {
+    const kept = await readText(join(bundle.path, BUNDLE_FILE.shimBinary));
+    try {
+      if (kept !== undefined && kept !== "")
+        return await this.#runtimePath(kept.includes("/") ? kept : runtimeOf(kept));
+      const context = backgroundContext({ namespace: bundle.namespace });
+      const container = await this.#options.containers.get(context, bundle.id);
+      return await this.#runtimePath(container.runtime.name);
+    } catch (error) {
+      this.#log.error(`loading container ${bundle.id}`, { error: messageOf(error) });
+      return "";
+    }
+  }
+
+  /** Working folders without a bundle: what a reboot leaves, since the state is gone then. */
+  async #removeStaleWork(): Promise<void> {
+    const { root } = this.#options;
+    for (const namespace of await folders(root)) {
+      for (const id of await folders(join(root, namespace))) {
+        if (this.#table.get(namespace, id) !== undefined || this.#creating.has(`${namespace}/${id}`)) continue;
+        await removeTree(join(root, namespace, id));
+      }
+    }
+  }
+}
+
+function settled(entry: TaskEntry): Promise<void> {
+  return entry.shim.kind === "loading" ? entry.shim.settled : Promise.resolve();
+}
+
+function connected(entry: TaskEntry): { readonly connection: ShimConnection } {
+  if (entry.shim.kind === "connected") return entry.shim;
+  throw classified("internal", `task ${entry.id}: shim is ${entry.shim.kind}, want connected`);
+}
+
+function taskNotFound(id: string, cause?: unknown): Error {
+  return classified("not-found", `task ${id} not found`, cause === undefined ? {} : { cause });
+}
+
+/** Earlier daemons kept the binary's bare name. */
+function runtimeOf(binaryName: string): string {
+  return `io.containerd.${binaryName.replace(/^containerd-shim-/, "").replaceAll("-", ".")}`;
+}
+
+async function hasProcesses(connection: ShimConnection, id: string, limit: CallOptions): Promise<boolean> {
+  try {
+    const { processes } = await connection.call((task, options) => task.pids({ id }, options), limit);
+    return processes.length > 0;
+  } catch (error) {
+    return !isErrorClass(error, "not-found");
+  }
+}
+
+/** Names of the folders in a folder; hidden ones are on their way out. */
+async function folders(path: string): Promise<string[]> {
+  try {
+    const entries = await readdir(path, { withFileTypes: true });
+    return entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith(".")).map((entry) => entry.name);
+  } catch (error) {
+    if (isCode(error, "ENOENT")) return [];
+    throw error;
+  }
+}
+
+/** The task's own options when they say anything, else the container's. */
+function chooseOptions(own: AnyValue | undefined, containers: AnyValue | undefined): AnyValue | undefined {
+  return own !== undefined && own.value.byteLength > 0 ? own : containers;
+}
+
+/** The checkpoint folder that runc options may name. */
+function checkpointIn(options: AnyValue | undefined): string {
+  if (options === undefined || !options.typeUrl.endsWith(OptionsSchema.typeName)) return "";
+  return fromBinary(OptionsSchema, options.value).criuImagePath;
+}
+
+interface ExitAnswer {
+  readonly exitStatus: number;
+  readonly exitedAt?: Parameters<typeof optionalDateFromProto>[0];
+  readonly pid?: number;
+}
+
+function exitRecord(id: string, { pid = 0, exitStatus, exitedAt }: ExitAnswer): ExitRecord {
+  return { id, pid, exitStatus, exitedAt: optionalDateFromProto(exitedAt) ?? new Date(0) };
+}
+
+function processState(containerId: string, answer: StateResponseV2 | StateResponseV3): ProcessState {
+  const { id, pid, status, stdin, stdout, stderr, terminal, exitStatus } = answer;
+  const exitedAt = optionalDateFromProto(answer.exitedAt);
+  return {
+    containerId,
+    id,
+    pid,
+    status: taskStatusFromProto(status),
+    io: { stdin, stdout, stderr, terminal },
+    exitStatus,
+    ...(exitedAt === undefined ? {} : { exitedAt }),
+  };
+}
+
+/** The value of `work`, or the signal's reason when that comes first. */
+async function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  const aborted = Promise.withResolvers<never>();
+  const onAbort = (): void => aborted.reject(signal.reason);
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    return await Promise.race([work, aborted.promise]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}

@@ -1,0 +1,98 @@
+import { classified, isErrorClass, withContext } from "@stevedore/base";
+import { connectUnix, Client as TtrpcClient } from "@stevedore/ttrpc";
+import type { Task as TaskV2 } from "@stevedore/wire/gen/containerd/task/v2/shim_pb";
+import type { Task as TaskV3 } from "@stevedore/wire/gen/containerd/task/v3/shim_pb";
+import { type CallOptions, type Client, createClient } from "@stevedore/wire/rpc/index";
+import { ttrpcTransport } from "@stevedore/wire/ttrpc";
+import { type BootstrapRecord, LEGACY_VERSION } from "./bundle.ts";
+
+/** The task API of a shim, whichever version it speaks: their messages are the same. */
+export type TaskClient = Client<typeof TaskV2> | Client<typeof TaskV3>;
+
+/** One call of a shim. Its answer is one of two types that differ by name only. */
+export type TaskCall<R extends Promise<unknown>> = (task: TaskClient, options: CallOptions) => R;
+
+/** How many calls wait for one shim at a time, Wait apart; a shim that hangs must not pile up the daemon's memory. */
+const MAX_CALLS = 256;
+
+/** A connection to a shim. */
+export class ShimConnection {
+  readonly record: BootstrapRecord;
+  readonly task: TaskClient;
+  readonly #client: TtrpcClient;
+  readonly #namespace: string;
+  #calls = 0;
+
+  private constructor(record: BootstrapRecord, made: { client: TtrpcClient; task: TaskClient; namespace: string }) {
+    this.record = record;
+    this.task = made.task;
+    this.#client = made.client;
+    this.#namespace = made.namespace;
+  }
+
+  /** @throws unavailable when nobody listens there; not-implemented for a protocol other than ttrpc */
+  static async open(record: BootstrapRecord, namespace: string, signal: AbortSignal): Promise<ShimConnection> {
+    if (record.protocol.toLowerCase() !== "ttrpc") {
+      throw classified("not-implemented", `unexpected protocol: ${JSON.stringify(record.protocol)}`);
+    }
+    const { address } = record;
+    const path = address.startsWith("unix://") ? address.slice("unix://".length) : `@${address}`;
+    let client: TtrpcClient;
+    try {
+      client = new TtrpcClient(await connectUnix(path, { signal }));
+    } catch (error) {
+      throw withContext("failed to create TTRPC connection", error);
+    }
+    const transport = ttrpcTransport(client);
+    const task =
+      record.version <= LEGACY_VERSION
+        ? createClient((await import("@stevedore/wire/gen/containerd/task/v2/shim_pb")).Task, transport)
+        : createClient((await import("@stevedore/wire/gen/containerd/task/v3/shim_pb")).Task, transport);
+    return new ShimConnection(record, { client, task, namespace });
+  }
+
+  /** Settles when the connection has ended. */
+  get closed(): Promise<void> {
+    return this.#client.closed;
+  }
+
+  get isClosed(): boolean {
+    return this.#client.isClosed;
+  }
+
+  /**
+   * One call, within the bulkhead.
+   *
+   * @throws resource-exhausted when too many calls wait for this shim already.
+   */
+  async call<R extends Promise<unknown>>(make: TaskCall<R>, options: CallOptions): Promise<Awaited<R>> {
+    if (this.#calls >= MAX_CALLS) {
+      throw classified("resource-exhausted", `call shim at ${this.record.address}: ${MAX_CALLS} calls wait already`);
+    }
+    this.#calls++;
+    try {
+      return await make(this.task, this.#withNamespace(options));
+    } finally {
+      this.#calls--;
+    }
+  }
+
+  /** A call that may last as long as the process does: outside the bulkhead. */
+  async endless<R extends Promise<unknown>>(make: TaskCall<R>, options: CallOptions): Promise<Awaited<R>> {
+    const answer = await make(this.task, this.#withNamespace(options));
+    return answer;
+  }
+
+  close(): void {
+    this.#client.close();
+  }
+
+  #withNamespace(options: CallOptions): CallOptions {
+    return { ...options, metadata: { "containerd-namespace-ttrpc": this.#namespace } };
+  }
+}
+
+/** Whether a call failed because the connection is gone. */
+export function isConnectionGone(error: unknown, connection: ShimConnection): boolean {
+  return connection.isClosed && isErrorClass(error, "unavailable");
+}
