@@ -657,7 +657,8 @@ export class H2Connection {
       throw new ConnectionError(ErrorCode.enhanceYourCalm, "too many streams were reset");
     }
     const stream = this.#streams.get(streamId);
-    if (stream === undefined) return this.#checkOnceOpen(streamId, "RST_STREAM");
+    // Also on a stream that never was: gRPC's C core resets calls it cancelled before their headers left.
+    if (stream === undefined) return;
     const { handler } = stream;
     this.#remove(stream);
     handler?.aborted(resetByPeer(readUint32(payload, 0)));
@@ -676,7 +677,7 @@ export class H2Connection {
       return;
     }
     const stream = this.#streams.get(streamId);
-    if (stream === undefined) return this.#checkOnceOpen(streamId, "WINDOW_UPDATE");
+    if (stream === undefined) return this.#countEmpty();
     if (increment === 0) return this.#streamError(stream, ErrorCode.protocolError, "WINDOW_UPDATE of zero");
     stream.sendWindow += increment;
     if (stream.sendWindow > MAX_WINDOW) {
