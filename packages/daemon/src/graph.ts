@@ -198,10 +198,11 @@ export class PluginGraph implements AsyncDisposable {
 
   /** What clients are told, in order of start. */
   records(platform: { readonly os: string; readonly architecture: string; readonly variant: string }): PluginRecord[] {
-    return [...this.#started.values()].map(({ plugin: of, state, exports, capabilities }) => ({
+    const shown = [...this.#started.values()].filter(({ plugin: of }) => !of.type.startsWith("stevedore."));
+    return shown.map(({ plugin: of, state, exports, capabilities }) => ({
       type: of.type,
       id: of.id,
-      requires: [...new Set(of.requires.map((required) => required.type))],
+      requires: [...new Set(of.requires.map(({ type }) => type))].filter((type) => !type.startsWith("stevedore.")),
       platforms: of.platformBound ? [platform] : [],
       exports,
       capabilities,

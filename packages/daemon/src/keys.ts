@@ -12,6 +12,7 @@ import type {
   TaskManager,
 } from "@stevedore/core";
 import { PluginType } from "@stevedore/plugins/ids";
+import type { MetadataDatabase } from "@stevedore/plugins/metadata/database";
 import type { Router } from "@stevedore/wire/rpc/index";
 import { pluginKey } from "./graph.ts";
 
@@ -40,6 +41,8 @@ export const Key = {
   content: pluginKey<ContentStore>(PluginType.content, "content"),
   deprecations: pluginKey<DeprecationLog>(PluginType.warning, "deprecations"),
   events: pluginKey<EventExchange>(PluginType.event, "exchange"),
+  /** Ours alone: the file under the metadata store and the snapshotters' records. Hidden from clients' lists. */
+  database: pluginKey<MetadataDatabase>("stevedore.internal.v1", "database"),
   metadata: pluginKey<MetadataStores>(PluginType.metadata, "bolt"),
   containersService: pluginKey<ContainerStore>(PluginType.service, "containers-service"),
   contentService: pluginKey<ContentStore>(PluginType.service, "content-service"),
@@ -49,5 +52,6 @@ export const Key = {
   namespacesService: pluginKey<NamespaceStore>(PluginType.service, "namespaces-service"),
   snapshotsService: pluginKey<ReadonlyMap<string, Snapshotter>>(PluginType.service, "snapshots-service"),
   tasksService: pluginKey<TaskManager>(PluginType.service, "tasks-service"),
+  shims: pluginKey<AsyncDisposable>(PluginType.shim, "manager"),
   runtime: pluginKey<TaskManager>(PluginType.runtime, "task"),
 };

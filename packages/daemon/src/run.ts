@@ -55,7 +55,15 @@ async function startGraph(args: DaemonArguments, settings: Settings, log: Logger
   const deprecations = createDeprecationLog();
   if (hostUsesCgroupV1()) deprecations.emit(CGROUP_V1);
   let graph: PluginGraph | undefined;
-  const plugins = builtins({ settings, version: args.version, deprecations, records: (platform) => graph?.records(platform) ?? [] });
+  const plugins = builtins({
+    root: settings.root,
+    state: settings.state,
+    timeouts: settings.timeouts,
+    proxyPlugins: settings.proxyPlugins,
+    version: args.version,
+    deprecations,
+    records: (platform) => graph?.records(platform) ?? [],
+  });
   const names = new Set(plugins.map(({ type, id }) => `${type}.${id}`));
   for (const [name, file] of settings.loaded.given) {
     if (!names.has(name)) log.warn(`${file}: section plugins.'${name}' has no effect in this version`);

@@ -27,7 +27,11 @@ export const command: CommandGroup<CtrGlobals> = {
       usage: "retrieve objects from a remote",
       load: async () => (await import("../define.ts")).missingCommand("ctr content fetch-object", "registry access"),
     },
-    { names: ["fetch-blob"], usage: "retrieve blobs from a remote", load: async () => (await import("../define.ts")).missingCommand("ctr content fetch-blob", "registry access") },
+    {
+      names: ["fetch-blob"],
+      usage: "retrieve blobs from a remote",
+      load: async () => (await import("../define.ts")).missingCommand("ctr content fetch-blob", "registry access"),
+    },
     { names: ["get"], usage: "get the data for an object", load: async () => (await import("./get.ts")).command },
     {
       names: ["ingest"],

@@ -1,0 +1,20 @@
+import { builtins } from "./builtins.ts";
+import { createDeprecationLog } from "./deprecations.ts";
+
+let names: ReadonlySet<string> | undefined;
+
+/** Full names of the plugins this daemon is made of. */
+export function builtinNames(): ReadonlySet<string> {
+  names ??= new Set(
+    builtins({
+      root: "",
+      state: "",
+      timeouts: {},
+      proxyPlugins: {},
+      version: { version: "", revision: "" },
+      deprecations: createDeprecationLog(),
+      records: () => [],
+    }).map(({ type, id }) => `${type}.${id}`),
+  );
+  return names;
+}
