@@ -169,6 +169,14 @@ export class Daemon implements AsyncDisposable {
     });
   }
 
+  /** Runs a ctr against this daemon without naming a namespace. */
+  async ctrPlain(client: Maker, args: readonly string[], options: ExecOptions = {}): Promise<Result> {
+    return exec([program(client, "ctr"), "--address", this.address, ...args], {
+      ...options,
+      env: { PATH: `${join(this.dir, "bin")}:${SYSTEM_PATH}`, ...options.env },
+    });
+  }
+
   /** Starts a ctr that goes on, for events or an attached task. The caller stops it. */
   startCtr(client: Maker, namespace: string, args: readonly string[]): Running {
     this.#namespaces.add(namespace);
