@@ -149,6 +149,12 @@ function make(root: string, item: Step): void {
     case "char":
       makeNode(AT.FDCWD, full, S.IFCHR | 0o660, { major: 1, minor: 7 });
       return;
+    case "folder":
+    case "owner":
+    case "attribute":
+    case "remove":
+      return;
     default:
+      item satisfies never;
   }
 }

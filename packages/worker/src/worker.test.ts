@@ -452,10 +452,8 @@ describe("compare", () => {
     expect(one.equals(diff(undefined, tree, 5))).toBe(true);
     const target = folder();
     unpack(one, target);
-    expect(describeTree(target).filter((line) => line.includes("@"))).toEqual([
-      expect.stringContaining("/a/f 100644 0:0 10"),
-      expect.stringContaining("@5"),
-    ]);
+    const timed = describeTree(target).filter((line) => line.includes("@"));
+    expect(timed.map((line) => line.replace(/^(\S+) .* /, "$1 "))).toEqual(["/a/f @5", "/b @5"]);
   });
 
   test("an unchanged tree has no changes; a name of a changed inode brings its others along", () => {

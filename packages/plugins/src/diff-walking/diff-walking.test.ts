@@ -1,0 +1,347 @@
+import { afterAll, describe, expect, test } from "bun:test";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { gzipSync, zstdCompressSync } from "node:zlib";
+import { backgroundContext, errorClassOf, messageOf } from "@stevedore/base";
+import { differSuite, tarOf } from "@stevedore/core/diff-suite";
+import type { Mount } from "@stevedore/core/mount";
+import { MediaType } from "@stevedore/oci/media-types";
+import { mountRaw, unmount, withTempMount } from "@stevedore/os/mount";
+import { mountsAtOrBelow } from "@stevedore/os/mountinfo";
+import { describeTree } from "@stevedore/os/test-tree";
+import { createWalkingDiffer, type WalkingDifferOptions } from "./impl.ts";
+import { Pool } from "./pool.ts";
+import { createTestContent } from "./test-content.ts";
+
+const context = backgroundContext();
+const base = mkdtempSync(`${tmpdir()}/differ-`);
+mountRaw("tmpfs", base, { type: "tmpfs" });
+afterAll(() => {
+  unmount(base);
+  rmSync(base, { recursive: true });
+});
+let made = 0;
+
+function folder(): string {
+  const path = `${base}/${++made}`;
+  mkdirSync(path);
+  return path;
+}
+
+/** The worker from the sources, as this package may not import it. */
+const WORKER = new URL("../../../worker/src/main.ts", import.meta.url).pathname;
+
+function open(options: Partial<WalkingDifferOptions> & { readonly withFd?: boolean } = {}) {
+  const dir = folder();
+  const content = createTestContent(`${dir}/content`, { withFd: options.withFd ?? true });
+  const differ = createWalkingDiffer({
+    content,
+    workerCommand: [process.execPath, WORKER],
+    stateDir: `${dir}/state`,
+    ...options,
+  });
+  return { differ, content };
+}
+
+for (const [name, withFd] of [
+  ["walking, blobs as files", true],
+  ["walking, blobs through a pipe", false],
+] as const) {
+  differSuite(name, () => {
+    const { differ, content } = open({ withFd });
+    return Promise.resolve({
+      differ,
+      put: (bytes) => Promise.resolve(content.put(bytes)),
+      get: async (digest) => ({ bytes: content.get(digest), labels: (await content.info(context, digest)).labels }),
+      folder: () => Promise.resolve(folder()),
+      describe: describeTree,
+      close: () => Promise.resolve(),
+    });
+  });
+}
+
+function bind(source: string): readonly Mount[] {
+  return [{ type: "bind", source, target: "", options: ["rbind", "rw"] }];
+}
+
+function overlay(upper: string, lowers: readonly string[]): readonly Mount[] {
+  const lower = lowers.length === 0 ? [] : [`lowerdir=${lowers.join(":")}`];
+  return [{ type: "overlay", source: "overlay", target: "", options: [`upperdir=${upper}`, ...lower, "index=off"] }];
+}
+
+async function failure(promise: Promise<unknown>): Promise<{ class: string; message: string }> {
+  try {
+    await promise;
+    return { class: "none", message: "" };
+  } catch (error) {
+    return { class: errorClassOf(error), message: messageOf(error) };
+  }
+}
+
+describe("walking differ", () => {
+  const file = (name: string, text = "x") => [{ type: "file", name, mode: 0o644 }, text] as const;
+
+  test("errors carry the layer and the entry", async () => {
+    const { differ, content } = open();
+    const bytes = tarOf(file("fine"), file("bad/.wh.", ""));
+    const digest = content.put(bytes);
+    const layer = { mediaType: MediaType.ociLayer, digest, size: bytes.length };
+    expect(await failure(differ.apply(context, layer, { mounts: bind(folder()) }))).toEqual({
+      class: "invalid-argument",
+      message: `failed to apply layer ${digest}: entry "bad/.wh.": invalid whiteout name: .wh.: invalid archive`,
+    });
+  });
+
+  test("a blob that is not what its digest says is refused", async () => {
+    const { differ, content } = open();
+    const bytes = gzipSync(tarOf(file("a")));
+    const digest = content.put(bytes);
+    const lying = { ...content, open: () => content.open(context, content.put(gzipSync(tarOf(file("b"))))) };
+    const liar = createWalkingDiffer({ content: lying, workerCommand: [process.execPath, WORKER], stateDir: folder() });
+    const layer = { mediaType: MediaType.ociLayerGzip, digest, size: bytes.length };
+    const { class: errorClass, message } = await failure(liar.apply(context, layer, { mounts: bind(folder()) }));
+    expect(errorClass).toBe("data-loss");
+    expect(message).toContain(`expected ${digest}`);
+    expect((await failure(differ.apply(context, layer, { mounts: bind(folder()) }))).class).toBe("none");
+  });
+
+  for (const [name, pack] of [
+    ["gzip", gzipSync],
+    ["zstd", zstdCompressSync],
+  ] as const) {
+    test(`a ${name} bomb ends at the limit, long before the disk is full`, async () => {
+      const { differ, content } = open({ limits: { maxRatio: 100, ratioFloor: 1 << 20 } });
+      const bytes = pack(tarOf(file("bomb", "\0".repeat(64 << 20))));
+      const layer = { mediaType: MediaType.ociLayerGzip, digest: content.put(bytes), size: bytes.length };
+      const target = folder();
+      const result = await failure(differ.apply(context, layer, { mounts: bind(target) }));
+      expect(result.class).toBe("resource-exhausted");
+      expect(result.message).toContain("more than 100 times its compressed size");
+    });
+  }
+
+  test("sizes and entries have limits", async () => {
+    const bytes = tarOf(file("a"), file("b"), file("c"));
+    for (const limits of [{ maxBytes: 1024 }, { maxEntries: 2 }]) {
+      const { differ, content } = open({ limits });
+      const layer = { mediaType: MediaType.ociLayer, digest: content.put(bytes), size: bytes.length };
+      expect((await failure(differ.apply(context, layer, { mounts: bind(folder()) }))).class).not.toBe("none");
+    }
+  });
+
+  test("a cancelled apply kills its worker and leaves no mount", async () => {
+    const { differ, content } = open();
+    const bytes = gzipSync(tarOf(file("big", "x".repeat(200 << 20))), { level: 1 });
+    const layer = { mediaType: MediaType.ociLayerGzip, digest: content.put(bytes), size: bytes.length };
+    const stop = new AbortController();
+    setTimeout(() => stop.abort(new DOMException("gone", "AbortError")), 120);
+    const start = performance.now();
+    const result = await failure(differ.apply({ signal: stop.signal }, layer, { mounts: bind(folder()) }));
+    expect(result.class).toBe("canceled");
+    expect(performance.now() - start).toBeLessThan(2_000);
+    expect(mountsAtOrBelow(base)).toHaveLength(1);
+  });
+
+  test("parallel unpack gives what a serial one on overlayfs gives", async () => {
+    const { differ, content } = open();
+    const layers = [
+      tarOf(
+        [{ type: "directory", name: "etc", mode: 0o711, uid: 5 }],
+        file("etc/a"),
+        file("etc/gone"),
+        [{ type: "directory", name: "opt", mode: 0o755 }],
+        file("opt/old"),
+      ),
+      tarOf(file("etc/.wh.gone", ""), file("etc/b"), file("opt/.wh..wh..opq", ""), file("opt/new")),
+      tarOf([{ type: "directory", name: "opt", mode: 0o700 }], file("etc/c"), [
+        { type: "link", name: "etc/d", linkName: "etc/c", mode: 0o644 },
+      ]),
+    ].map((bytes) => ({ mediaType: MediaType.ociLayer, digest: content.put(bytes), size: bytes.length }));
+    const serial: string[] = [];
+    for (const layer of layers) {
+      const upper = folder();
+      await differ.apply(context, layer, { mounts: serial.length === 0 ? bind(upper) : overlay(upper, serial) });
+      serial.unshift(upper);
+    }
+    const { adoptFolders } = await import("@stevedore/os/adopt-folders");
+    const { IMPLIED_MARK } = await import("@stevedore/oci/layer-job");
+    const parallel = layers.map(() => folder());
+    await Promise.all(
+      layers.map((layer, i) => differ.apply(context, layer, { mounts: overlay(parallel[i] ?? "", []) })),
+    );
+    const chain: string[] = [];
+    for (const upper of parallel) {
+      adoptFolders(upper, chain, IMPLIED_MARK);
+      chain.unshift(upper);
+    }
+    const view = (lowers: readonly string[]): Promise<readonly string[]> =>
+      withTempMount(
+        [{ type: "overlay", source: "overlay", options: [`lowerdir=${lowers.join(":")}`, "index=off"] }],
+        (dir) => describeTree(dir, { trusted: true }),
+      );
+    const expected = await view(serial);
+    expect(await view(chain)).toEqual([...expected]);
+    expect(expected.map((line) => line.split(" ").slice(0, 3).join(" "))).toEqual([
+      "/etc 40711 5:0",
+      "/etc/a 100644 0:0",
+      "/etc/b 100644 0:0",
+      "/etc/c 100644 0:0",
+      "/etc/d 100644 0:0",
+      "/opt 40700 0:0",
+      "/opt/new 100644 0:0",
+      "linked: /etc/c /etc/d",
+    ]);
+  });
+
+  test("a worker that cannot be started is told", async () => {
+    const { differ, content } = open({ workerCommand: ["/bin/false"] });
+    const bytes = tarOf();
+    const layer = { mediaType: MediaType.ociLayer, digest: content.put(bytes), size: bytes.length };
+    const result = await failure(differ.apply(context, layer, { mounts: bind(folder()) }));
+    expect(result).toMatchObject({ class: "internal" });
+    expect(result.message).toContain("layer worker ended with status 1 without a result");
+  });
+
+  test("no more jobs at once than there are places, in order, and a wait can be given up", async () => {
+    const pool = new Pool(2);
+    const { signal } = new AbortController();
+    const order: number[] = [];
+    let running = 0;
+    let most = 0;
+    const job = (id: number) => async () => {
+      running++;
+      most = Math.max(most, running);
+      order.push(id);
+      await Bun.sleep(2);
+      running--;
+    };
+    const stop = new AbortController();
+    const jobs = Array.from({ length: 9 }, (_, i) => pool.run(job(i), i === 5 ? stop.signal : signal));
+    stop.abort(new DOMException("gone", "AbortError"));
+    const results = await Promise.allSettled(jobs);
+    expect(results.map((result) => result.status === "fulfilled")).toEqual(results.map((_, i) => i !== 5));
+    expect([most, order]).toEqual([2, [0, 1, 2, 3, 4, 6, 7, 8]]);
+  });
+});
+
+// The peer is Debian's containerd 1.6 where it is installed: D07, N04.
+const peer = Bun.which("containerd") !== null && Bun.which("ctr") !== null;
+
+describe.skipIf(!peer)("beside the peer", () => {
+  test("compare writes the peer's bytes, and its unpack gives our tree", async () => {
+    const { differ, content } = open();
+    const root = folder();
+    const socket = `${root}/c.sock`;
+    writeFileSync(
+      `${root}/config.toml`,
+      `version = 2\nroot = "${root}/root"\nstate = "${root}/state"\ndisabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]\n[grpc]\naddress = "${socket}"\n[ttrpc]\naddress = "${socket}.ttrpc"\n`,
+    );
+    const daemon = Bun.spawn(["containerd", "-c", `${root}/config.toml`], { stdout: "ignore", stderr: "ignore" });
+    const ctr = async (...args: readonly string[]): Promise<Buffer> => {
+      const child = Bun.spawn(["ctr", "-a", socket, ...args], { stdout: "pipe", stderr: "pipe" });
+      const bytes = Buffer.from(await new Response(child.stdout).arrayBuffer());
+      if ((await child.exited) !== 0) throw new Error(await new Response(child.stderr).text());
+      return bytes;
+    };
+    try {
+      for (let tries = 0; tries < 100; tries++) {
+        if ((await failure(ctr("version"))).class === "none") break;
+        await Bun.sleep(50);
+      }
+      await ctr("snapshots", "prepare", "a");
+      const upper = `${root}/root/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs`;
+      const script = `set -e; umask 022; mkdir -p etc usr/bin ${"dir".repeat(30)}/${"sub".repeat(30)} ${"p".repeat(130)}/q
+        echo 1 > etc/a; ln etc/a usr/bin/z; ln -s ../../etc/a usr/bin/s; mkfifo usr/p; mknod usr/c c 1 3; chmod 4755 etc/a
+        chown 5:70000 etc/a; chown 3000000:3000000 usr/p; touch ${"n".repeat(150)} grün usr-x; echo hi > ${"dir".repeat(30)}/${"sub".repeat(30)}/f
+        truncate -s 100000 sparse; touch -d @1000000000.5 etc; ln -s ${"t".repeat(120)} usr/long`;
+      expect(Bun.spawnSync(["bash", "-c", script], { cwd: upper }).exitCode).toBe(0);
+      await ctr("snapshots", "commit", "A", "a");
+      const theirs = await ctr("snapshots", "diff", "--media-type", MediaType.ociLayer, "A");
+      const ours = await differ.compare(context, [], {
+        upper: bind(upper),
+        mediaType: MediaType.ociLayer,
+        ref: "",
+        labels: {},
+      });
+      expect(Buffer.from(content.get(ours.digest)).equals(theirs)).toBe(true);
+
+      const changes = tarOf(
+        file("etc/.wh.a", ""),
+        file("usr/bin/.wh..wh..opq", ""),
+        file("usr/bin/new"),
+        [{ type: "directory", name: "usr", mode: 0o700, mtime: { seconds: 7, nanoseconds: 500 } }],
+        [{ type: "symlink", name: "way", linkName: "/usr" }],
+        file("way/../way/through"),
+        [{ type: "link", name: "hard", linkName: "usr/bin/new", mode: 0o644 }],
+        [{ type: "char", name: "dev", mode: 0o600, devMajor: 1, devMinor: 5 }],
+      );
+      const layers = [theirs, changes];
+      await ctr("images", "import", "--snapshotter", "overlayfs", ociArchive(folder(), layers));
+      const [name = ""] = (await ctr("images", "ls", "-q")).toString().trim().split("\n");
+      const view = folder();
+      await ctr("images", "mount", name, view);
+      const uppers: string[] = [];
+      for (const bytes of layers) {
+        const into = folder();
+        const layer = { mediaType: MediaType.ociLayer, digest: content.put(bytes), size: bytes.length };
+        await differ.apply(context, layer, { mounts: uppers.length === 0 ? bind(into) : overlay(into, uppers) });
+        uppers.unshift(into);
+      }
+      const expected = describeTree(view, { trusted: false });
+      const step = { type: "overlay", source: "overlay", options: [`lowerdir=${uppers.join(":")}`, "index=off"] };
+      expect(await withTempMount([step], (dir) => describeTree(dir))).toEqual(expected);
+      await ctr("images", "unmount", view);
+      expect(readdirSync(view)).toEqual([]);
+    } finally {
+      daemon.kill();
+      await daemon.exited;
+    }
+  }, 60_000);
+
+  function file(name: string, text = "x") {
+    return [{ type: "file", name, mode: 0o644, mtime: { seconds: 1_500_000_000, nanoseconds: 0 } }, text] as const;
+  }
+
+  /** An OCI image layout as a tar file. */
+  function ociArchive(dir: string, layers: readonly Buffer[]): string {
+    const files = new Map<string, Buffer>();
+    const put = (bytes: Buffer): { digest: string; size: number } => {
+      const hex = new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
+      files.set(`blobs/sha256/${hex}`, bytes);
+      return { digest: `sha256:${hex}`, size: bytes.length };
+    };
+    const json = (value: unknown): Buffer => Buffer.from(JSON.stringify(value));
+    const described = layers.map((bytes) => ({ mediaType: MediaType.ociLayer, ...put(bytes) }));
+    const config = put(
+      json({
+        architecture: "amd64",
+        os: "linux",
+        config: {},
+        rootfs: { type: "layers", diff_ids: described.map((d) => d.digest) },
+      }),
+    );
+    const manifest = put(
+      json({
+        schemaVersion: 2,
+        mediaType: MediaType.ociManifest,
+        config: { mediaType: MediaType.ociConfig, ...config },
+        layers: described,
+      }),
+    );
+    const annotations = {
+      "io.containerd.image.name": "example.com/oracle:1",
+      "org.opencontainers.image.ref.name": "1",
+    };
+    files.set(
+      "index.json",
+      json({ schemaVersion: 2, manifests: [{ mediaType: MediaType.ociManifest, ...manifest, annotations }] }),
+    );
+    files.set("oci-layout", json({ imageLayoutVersion: "1.0.0" }));
+    for (const [name, bytes] of files) {
+      mkdirSync(`${dir}/${name}`.replace(/\/[^/]*$/, ""), { recursive: true });
+      writeFileSync(`${dir}/${name}`, bytes);
+    }
+    expect(Bun.spawnSync(["tar", "-C", dir, "-cf", `${dir}.tar`, "."]).exitCode).toBe(0);
+    return `${dir}.tar`;
+  }
+});
