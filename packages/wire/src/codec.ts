@@ -8,6 +8,10 @@ import {
   type MessageShape,
   toBinary,
 } from "@bufbuild/protobuf";
+
+export type { MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+export { type DescMessage, type DescMethod, type DescService, isMessage, type Message } from "@bufbuild/protobuf";
+
 import { lightDecode, lightEncode, lightMake, lightTableOf } from "./light/message.ts";
 
 /**
@@ -15,12 +19,12 @@ import { lightDecode, lightEncode, lightMake, lightTableOf } from "./light/messa
  * tables. Whatever handles messages of callers goes through these.
  */
 
-/** A message of `schema`: `init` itself when it is one, else a new one with its values. */
-export function makeMessage<D extends DescMessage>(schema: D, init: MessageInitShape<D>): MessageShape<D> {
+/** A message of `schema`: `init` itself when it is one, else a new one with its values, all zero without `init`. */
+export function makeMessage<D extends DescMessage>(schema: D, init?: MessageInitShape<D>): MessageShape<D> {
   const table = lightTableOf(schema);
   if (table === undefined) return create(schema, init);
   if (isMessage(init, schema)) return init;
-  return ofSchema(schema, lightMake(table, init));
+  return ofSchema(schema, lightMake(table, init ?? {}));
 }
 
 /** The message's bytes, in an array of their own. */

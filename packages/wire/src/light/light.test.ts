@@ -19,6 +19,7 @@ import { decodeMessage, encodeMessage, makeMessage } from "../codec.ts";
 import { createClient } from "../rpc/client.ts";
 import { memoryTransport } from "../rpc/memory-transport.ts";
 import { Router } from "../rpc/router.ts";
+import { timestampDate, timestampFromDate } from "./wkt.ts";
 
 const GEN = join(import.meta.dir, "../../gen");
 
@@ -166,6 +167,20 @@ describe("light messages", () => {
     const bytes = encodeMessage(schema.light, makeMessage(schema.light, values));
     const back: unknown = Reflect.get(decodeMessage(schema.light, bytes), "annotations");
     expect(JSON.stringify(back)).toBe('{"__proto__":"x","a":"b"}');
+  });
+
+  test("protobuf-es refuses light schemas with a word", () => {
+    expect(() => create(CreateTaskRequestSchema)).toThrow("has no descriptor");
+    expect(() => fromBinary(CreateTaskRequestSchema, new Uint8Array())).toThrow("has no descriptor");
+    const made = makeMessage(CreateTaskRequestSchema);
+    expect(() => toBinary(CreateTaskRequestSchema, made)).toThrow();
+  });
+
+  test("dates and timestamps convert", () => {
+    for (const ms of [0, 1, 1_700_000_000_123, -1, -1500]) {
+      expect(timestampDate(timestampFromDate(new Date(ms))).getTime()).toBe(ms);
+    }
+    expect(timestampFromDate(new Date(-1))).toEqual({ seconds: -1n, nanos: 999_000_000 });
   });
 
   test("a light client talks to a full service, and the other way round", async () => {

@@ -111,6 +111,13 @@ export function lightMessage<T extends Message>(
     name,
     [TABLE]: new LightTable(typeName, fields, refs),
     toString: () => `message ${typeName}`,
+    // What protobuf-es looks at first: better one clear error than whatever it would make of undefined.
+    get fields(): never {
+      throw new Error(`light message ${typeName} has no descriptor: use makeMessage, encodeMessage, decodeMessage`);
+    },
+    get proto(): never {
+      throw new Error(`light message ${typeName} has no descriptor: use makeMessage, encodeMessage, decodeMessage`);
+    },
   };
   if (!isSchema<T>(schema)) throw new Error(`light message ${typeName} has no table`);
   return schema;
