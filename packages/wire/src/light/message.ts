@@ -113,14 +113,18 @@ export function lightMessage<T extends Message>(
     toString: () => `message ${typeName}`,
     // What protobuf-es looks at first: better one clear error than whatever it would make of undefined.
     get fields(): never {
-      throw new Error(`light message ${typeName} has no descriptor: use makeMessage, encodeMessage, decodeMessage`);
+      throw noDescriptor(typeName);
     },
-    get proto(): never {
-      throw new Error(`light message ${typeName} has no descriptor: use makeMessage, encodeMessage, decodeMessage`);
+    get file(): never {
+      throw noDescriptor(typeName);
     },
   };
   if (!isSchema<T>(schema)) throw new Error(`light message ${typeName} has no table`);
   return schema;
+}
+
+function noDescriptor(typeName: string): Error {
+  return new Error(`light message ${typeName} has no descriptor: use makeMessage, encodeMessage, decodeMessage`);
 }
 
 /** The generated code promises the T; here only the table is checked. */
