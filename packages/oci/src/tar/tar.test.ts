@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { errorClassOf } from "@stevedore/base";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { BLOCK, checksums, type TarHeader } from "./header.ts";
 import { decodeName, encodeName, nameBytes } from "./names.ts";
 import { TarParser } from "./parser.ts";
@@ -104,7 +104,7 @@ describe("TarParser", () => {
         const hard = by.get("./hard");
         const file = long?.header.type === "file" ? long : hard;
         expect(file?.bytes.toString()).toBe("abc");
-        expect([long?.header.type, hard?.header.type].toSorted()).toEqual(["file", "link"]);
+        expect(new Set([long?.header.type, hard?.header.type])).toEqual(new Set(["file", "link"]));
         expect(by.get("./soft")?.header.linkName).toBe("t".repeat(160));
         expect(by.get("./pipe")?.header.type).toBe("fifo");
         expect(by.get("./dir/")?.header.mode).toBe(0o1777);
@@ -268,9 +268,7 @@ describe("encodeTarHeader", () => {
           gid: entry.gid ?? 0,
         });
         expect(found?.header.mtime).toEqual(entry.mtime ?? { seconds: 0, nanoseconds: 0 });
-        // A PAX record without a value says nothing.
-        const kept = [...(entry.xattrs ?? [])].filter(([, value]) => value.length >= 0);
-        expect([...(found?.header.xattrs ?? [])].toSorted()).toEqual(kept.toSorted());
+        expect(found?.header.xattrs ?? new Map()).toEqual(entry.xattrs ?? new Map());
         expect(found?.bytes.equals(content)).toBe(true);
       }),
       { numRuns: 500 },
