@@ -3,6 +3,7 @@ export * from "./content.ts";
 export * from "./diff.ts";
 export * from "./events.ts";
 export * from "./filters.ts";
+export * from "./gc.ts";
 export * from "./go-quote.ts";
 export * from "./identifiers.ts";
 export * from "./images.ts";

@@ -1,0 +1,1 @@
+export { createLocalContent, type LocalContentOptions } from "./store.ts";

@@ -1,0 +1,1 @@
+export { DEFAULT_GC_CONFIG, GcScheduler, type GcSchedulerConfig, type GcSchedulerOptions } from "./scheduler.ts";
