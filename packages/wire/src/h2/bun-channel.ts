@@ -67,7 +67,6 @@ interface ChannelState {
 function handlers(
   opened: (channel: ByteChannel) => void,
   credentials: ReadCredentials | undefined,
-  failed?: (error: Error) => void,
 ): SocketHandler<ChannelState> {
   return {
     open(socket) {
@@ -92,9 +91,6 @@ function handlers(
     error(socket, cause) {
       socket.data.channel?.ended(cause);
       socket.terminate();
-    },
-    connectError(_socket, error) {
-      failed?.(error);
     },
   };
 }
@@ -158,34 +154,43 @@ export type ConnectTarget =
 
 /** @throws unavailable when nobody answers there, in the words of a Go client. */
 export async function connectBun(target: ConnectTarget): Promise<ByteChannel> {
-  let made: ByteChannel | undefined;
-  let failure: Error | undefined;
-  const socket = handlers(
-    (channel) => {
-      made = channel;
+  const opened = Promise.withResolvers<ByteChannel>();
+  opened.promise.catch(() => undefined);
+  const secure = target.kind === "tcp" && target.tls !== undefined;
+  const base = handlers((channel) => {
+    if (!secure) opened.resolve(channel);
+  }, undefined);
+  const socket: SocketHandler<ChannelState> = {
+    ...base,
+    connectError: (_socket, error) => opened.reject(error),
+    close(closed, cause) {
+      opened.reject(cause ?? new Error("connection closed"));
+      return base.close?.(closed, cause);
     },
-    undefined,
-    (error) => {
-      failure = error;
-    },
-  );
-  try {
-    if (target.kind === "unix") {
-      await Bun.connect<ChannelState>({ unix: socketPath(target.path), data: { channel: undefined }, socket });
-    } else {
-      await Bun.connect<ChannelState>({
-        hostname: target.host,
-        port: target.port,
-        data: { channel: undefined },
-        socket,
-        ...(target.tls === undefined ? {} : { tls: { ALPNProtocols: ALPN_H2, ...target.tls } }),
-      });
-    }
-  } catch (error) {
-    throw dialError(target, failure ?? error);
+  };
+  if (secure) {
+    socket.handshake = ({ data }, success, cause) => {
+      if (success && data.channel !== undefined) opened.resolve(data.channel);
+      else opened.reject(new Error(`authentication handshake failed: ${cause?.message ?? "connection closed"}`));
+    };
   }
-  if (made === undefined) throw dialError(target, failure ?? new Error("connection closed"));
-  return made;
+  try {
+    const data: ChannelState = { channel: undefined };
+    const connecting =
+      target.kind === "unix"
+        ? Bun.connect<ChannelState>({ unix: socketPath(target.path), data, socket })
+        : Bun.connect<ChannelState>({
+            hostname: target.host,
+            port: target.port,
+            data,
+            socket,
+            ...(target.tls === undefined ? {} : { tls: { ALPNProtocols: ALPN_H2, ...target.tls } }),
+          });
+    await connecting;
+    return await opened.promise;
+  } catch (error) {
+    throw dialError(target, error);
+  }
 }
 
 /** Words for errno, as a Go client prints a failed dial. */
