@@ -4,7 +4,7 @@ export type CollectedObject =
   | { readonly kind: "image"; readonly namespace: string; readonly name: string }
   | { readonly kind: "ingest"; readonly namespace: string; readonly ref: string }
   | { readonly kind: "lease"; readonly namespace: string; readonly id: string }
-  | { readonly kind: "snapshot"; readonly namespace: string; readonly snapshotter: string; readonly name: string };
+  | { readonly kind: "snapshot"; readonly namespace: string; readonly snapshotter: string; readonly key: string };
 
 /** One collection, in milliseconds. */
 export interface CollectionStats {

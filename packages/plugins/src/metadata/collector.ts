@@ -244,7 +244,7 @@ function childrenFirst(infos: readonly SnapshotInfo[]): readonly SnapshotInfo[] 
 
 function announced(row: Removed): CollectedObject {
   if (row.kind === "snapshot") {
-    return { kind: row.kind, namespace: row.namespace, snapshotter: row.snapshotter, name: row.name };
+    return { kind: row.kind, namespace: row.namespace, snapshotter: row.snapshotter, key: row.name };
   }
   if (row.kind === "ingest") return { kind: row.kind, namespace: row.namespace, ref: row.ref };
   return row;
