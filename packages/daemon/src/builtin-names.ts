@@ -9,6 +9,9 @@ export function builtinNames(): ReadonlySet<string> {
     builtins({
       root: "",
       state: "",
+      debug: false,
+      grpcAddress: "",
+      ttrpcAddress: "",
       timeouts: {},
       proxyPlugins: {},
       version: { version: "", revision: "" },

@@ -10,7 +10,15 @@ import type { GrpcServer } from "@stevedore/wire/grpc/server";
 import { Router } from "@stevedore/wire/rpc/index";
 import { durationMs } from "./config/duration.ts";
 import { flagAt, numberAt, sectionAt, textAt, textsAt } from "./config/read.ts";
-import { type AnyPlugin, type PluginContext, type PluginKey, plugin, pluginKey, SkipPlugin } from "./graph.ts";
+import {
+  type AnyPlugin,
+  type PluginContext,
+  type PluginKey,
+  type PluginName,
+  plugin,
+  pluginKey,
+  SkipPlugin,
+} from "./graph.ts";
 import { type GrpcService, isGrpcService, Key } from "./keys.ts";
 import { hostPlugin } from "./platform.ts";
 import { workerCommand } from "./self.ts";
@@ -18,6 +26,11 @@ import { workerCommand } from "./self.ts";
 export interface BuiltinOptions {
   readonly root: string;
   readonly state: string;
+  /** Whether shims log at debug level. */
+  readonly debug: boolean;
+  /** Sockets that shims are told of. */
+  readonly grpcAddress: string;
+  readonly ttrpcAddress: string;
   /** Go durations by name. */
   readonly timeouts: Readonly<Record<string, unknown>>;
   readonly proxyPlugins: Readonly<Record<string, unknown>>;
@@ -102,6 +115,7 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
         return openStores({
           database: context.get(Key.database),
           content: context.get(Key.content),
+          events: context.get(Key.events),
           snapshotters: mapValues(context.all(PluginType.snapshotter, isSnapshotterPlugin), (made) => made.snapshotter),
           sharing: textAt(context.config, "content_sharing_policy"),
           log: context.log,
@@ -113,17 +127,22 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
       requires: [Key.metadata],
       start: async (context) => {
         const stores = context.get(Key.metadata);
-        const { startCollector } = await import("./stores.ts");
-        return context.cleanup.use(
-          await startCollector(stores, {
-            pauseThreshold: numberAt(context.config, "pause_threshold"),
-            deletionThreshold: numberAt(context.config, "deletion_threshold"),
-            mutationThreshold: numberAt(context.config, "mutation_threshold"),
-            scheduleDelayMs: durationMs(textAt(context.config, "schedule_delay"), "schedule_delay"),
-            startupDelayMs: durationMs(textAt(context.config, "startup_delay"), "startup_delay"),
-            log: context.log,
-          }),
-        );
+        const { GcScheduler } = await import("@stevedore/plugins/gc/impl");
+        const { config, log } = context;
+        const scheduler = new GcScheduler({
+          collector: stores.collector,
+          log,
+          config: {
+            pauseThreshold: numberAt(config, "pause_threshold"),
+            deletionThreshold: numberAt(config, "deletion_threshold"),
+            mutationThreshold: numberAt(config, "mutation_threshold"),
+            scheduleDelayMs: durationMs(textAt(config, "schedule_delay"), "schedule_delay"),
+            startupDelayMs: durationMs(textAt(config, "startup_delay"), "startup_delay"),
+          },
+        });
+        context.cleanup.use(scheduler);
+        context.cleanup.use(stores.collectThrough(async (signal) => scheduler.scheduleAndWait(signal)));
+        return scheduler;
       },
     }),
     ...coreServices(options),
@@ -155,7 +174,11 @@ function snapshotters({ root, proxyPlugins }: BuiltinOptions): AnyPlugin[] {
           import("@stevedore/plugins/metadata/snapshot-records"),
         ]);
         const records = createSnapshotRecords(context.get(Key.database), "native");
-        const snapshotter = await createNativeSnapshotter({ root: rootOf(context, "native"), records, logger: context.log });
+        const snapshotter = await createNativeSnapshotter({
+          root: rootOf(context, "native"),
+          records,
+          logger: context.log,
+        });
         return { kind: "snapshotter", snapshotter };
       },
     }),
@@ -242,7 +265,9 @@ function proxies(section: Readonly<Record<string, unknown>>): AnyPlugin[] {
             key: pluginKey<never>(PluginType.internal, `proxy-${name}`),
             requires: [],
             start: async () => {
-              throw new SkipPlugin(`proxy plugin ${JSON.stringify(name)} has unknown type ${JSON.stringify(config["type"])}`);
+              throw new SkipPlugin(
+                `proxy plugin ${JSON.stringify(name)} has unknown type ${JSON.stringify(config["type"])}`,
+              );
             },
           }),
         ];
@@ -251,7 +276,8 @@ function proxies(section: Readonly<Record<string, unknown>>): AnyPlugin[] {
 }
 
 /** The layer of services that the peer lists between stores and gRPC. */
-function coreServices({ root, state, timeouts }: BuiltinOptions): AnyPlugin[] {
+function coreServices(options: BuiltinOptions): AnyPlugin[] {
+  const { root, state, timeouts, grpcAddress, ttrpcAddress, version, debug } = options;
   return [
     plugin({
       key: pluginKey<DifferPlugin>(PluginType.differ, "walking"),
@@ -284,7 +310,11 @@ function coreServices({ root, state, timeouts }: BuiltinOptions): AnyPlugin[] {
       start: async (context) =>
         firstCapable(context.all(PluginType.differ, isDifferPlugin), textsAt(context.config, "default")),
     }),
-    plugin({ key: Key.imagesService, requires: [Key.metadata], start: async (context) => context.get(Key.metadata).images }),
+    plugin({
+      key: Key.imagesService,
+      requires: [Key.metadata],
+      start: async (context) => context.get(Key.metadata).images,
+    }),
     plugin({
       key: Key.namespacesService,
       requires: [Key.metadata],
@@ -300,19 +330,24 @@ function coreServices({ root, state, timeouts }: BuiltinOptions): AnyPlugin[] {
       key: Key.shims,
       requires: [Key.events, Key.metadata],
       start: async (context) => {
-        const { startShimManager } = await import("./runtime.ts");
-        const server = context.config;
-        return startShimManager({ root, state, config: server, timeouts, context });
+        const { startTaskManager } = await import("./runtime.ts");
+        return startTaskManager({
+          root,
+          state,
+          timeouts,
+          grpcAddress,
+          ttrpcAddress,
+          version: version.version,
+          debug,
+          context,
+        });
       },
     }),
     plugin({
       key: Key.runtime,
       requires: [Key.shims],
       platformBound: true,
-      start: async (context) => {
-        const { startTaskManager } = await import("./runtime.ts");
-        return startTaskManager({ root, state, timeouts, context, platforms: textsAt(context.config, "platforms") });
-      },
+      start: async (context) => context.get(Key.shims),
     }),
     plugin({ key: Key.tasksService, requires: [Key.runtime], start: async (context) => context.get(Key.runtime) }),
   ];
@@ -325,7 +360,8 @@ function coreServices({ root, state, timeouts }: BuiltinOptions): AnyPlugin[] {
 function firstCapable(differs: ReadonlyMap<string, DifferPlugin>, order: readonly string[]): Differ {
   const chain = order.map((name) => {
     const found = differs.get(name);
-    if (found === undefined) throw classified("invalid-argument", `needed differ not loaded: ${name}: invalid argument`);
+    if (found === undefined)
+      throw classified("invalid-argument", `needed differ not loaded: ${name}: invalid argument`);
     return found.differ;
   });
   const walk = async <T>(use: (differ: Differ) => Promise<T>): Promise<T> => {
@@ -349,7 +385,7 @@ function firstCapable(differs: ReadonlyMap<string, DifferPlugin>, order: readonl
 function grpcPlugin(
   id: string,
   of: {
-    readonly requires: readonly PluginKey<unknown>[];
+    readonly requires: readonly PluginName[];
     readonly register: (context: PluginContext) => Promise<GrpcService["register"]>;
   },
 ): AnyPlugin {
@@ -369,7 +405,10 @@ function grpcServices({ root, version, deprecations, records }: BuiltinOptions):
           import("@stevedore/services/containers"),
           import("@stevedore/wire/gen/containerd/services/containers/v1/containers_pb"),
         ]);
-        const service = containersService({ containers: context.get(Key.containersService), events: context.get(Key.events) });
+        const service = containersService({
+          containers: context.get(Key.containersService),
+          events: context.get(Key.events),
+        });
         return (router) => void router.service(Containers, service);
       },
     }),

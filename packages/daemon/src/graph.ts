@@ -6,10 +6,14 @@ import { classified, type Logger, messageOf } from "@stevedore/base";
 import type { PluginRecord } from "@stevedore/core";
 import { pluginName } from "@stevedore/plugins/ids";
 
-/** Names one plugin and the type of what it makes. */
-export interface PluginKey<T> {
+/** Names one plugin, or with the id `*` all of a type. */
+export interface PluginName {
   readonly type: string;
   readonly id: string;
+}
+
+/** Names one plugin and the type of what it makes. */
+export interface PluginKey<T> extends PluginName {
   /** Never set; it only carries the type. */
   readonly made?: (value: T) => T;
 }
@@ -47,7 +51,7 @@ export interface PluginContext {
 export interface PluginDefinition<T> {
   readonly key: PluginKey<T>;
   /** Plugins, or whole types, that start before this one. */
-  readonly requires: readonly (PluginKey<unknown> | { readonly type: string; readonly id: "*" })[];
+  readonly requires: readonly PluginName[];
   /** Whether it depends on the platform; such plugins show it. */
   readonly platformBound?: boolean;
   readonly start: (context: PluginContext) => Promise<T>;
@@ -57,7 +61,7 @@ export interface PluginDefinition<T> {
 export interface AnyPlugin {
   readonly type: string;
   readonly id: string;
-  readonly requires: readonly { readonly type: string; readonly id: string }[];
+  readonly requires: readonly PluginName[];
   readonly platformBound: boolean;
   readonly start: (context: PluginContext, store: (value: unknown) => void) => Promise<void>;
 }

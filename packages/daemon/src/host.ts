@@ -13,7 +13,8 @@ const STATE_MODE = 0o711;
 
 /** Makes root and state. @throws invalid-argument when one is not absolute, is missing or both are the same */
 export async function makeFolders({ root, state, temp }: Settings): Promise<void> {
-  if (root === "" || state === "") throw classified("invalid-argument", "root and state must be specified: invalid argument");
+  if (root === "" || state === "")
+    throw classified("invalid-argument", "root and state must be specified: invalid argument");
   if (root === state) throw classified("invalid-argument", "root and state must be different paths: invalid argument");
   for (const [path, mode] of [
     [root, ROOT_MODE],

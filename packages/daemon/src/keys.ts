@@ -12,20 +12,10 @@ import type {
   TaskManager,
 } from "@stevedore/core";
 import { PluginType } from "@stevedore/plugins/ids";
-import type { MetadataDatabase } from "@stevedore/plugins/metadata/database";
+import type { MetadataDatabase } from "@stevedore/plugins/metadata/impl";
 import type { Router } from "@stevedore/wire/rpc/index";
 import { pluginKey } from "./graph.ts";
-
-/** What the metadata store gives: every store of named objects, wrapped with namespaces, leases and labels. */
-export interface MetadataStores {
-  readonly images: ImageStore;
-  readonly containers: ContainerStore;
-  readonly leases: LeaseManager;
-  readonly namespaces: NamespaceStore;
-  readonly content: ContentStore;
-  /** By the name clients use. */
-  readonly snapshotters: ReadonlyMap<string, Snapshotter>;
-}
+import type { Stores } from "./stores.ts";
 
 /** A plugin of type `io.containerd.grpc.v1`: puts its service on the router. */
 export interface GrpcService {
@@ -43,7 +33,7 @@ export const Key = {
   events: pluginKey<EventExchange>(PluginType.event, "exchange"),
   /** Ours alone: the file under the metadata store and the snapshotters' records. Hidden from clients' lists. */
   database: pluginKey<MetadataDatabase>("stevedore.internal.v1", "database"),
-  metadata: pluginKey<MetadataStores>(PluginType.metadata, "bolt"),
+  metadata: pluginKey<Stores>(PluginType.metadata, "bolt"),
   containersService: pluginKey<ContainerStore>(PluginType.service, "containers-service"),
   contentService: pluginKey<ContentStore>(PluginType.service, "content-service"),
   diffService: pluginKey<Differ>(PluginType.service, "diff-service"),
@@ -52,6 +42,6 @@ export const Key = {
   namespacesService: pluginKey<NamespaceStore>(PluginType.service, "namespaces-service"),
   snapshotsService: pluginKey<ReadonlyMap<string, Snapshotter>>(PluginType.service, "snapshots-service"),
   tasksService: pluginKey<TaskManager>(PluginType.service, "tasks-service"),
-  shims: pluginKey<AsyncDisposable>(PluginType.shim, "manager"),
+  shims: pluginKey<TaskManager>(PluginType.shim, "manager"),
   runtime: pluginKey<TaskManager>(PluginType.runtime, "task"),
 };

@@ -71,7 +71,10 @@ export async function serveGrpcTcp(options: TcpOptions): Promise<GrpcServer> {
   const host = options.address.slice(0, at).replace(/^\[(.*)\]$/, "$1");
   const { ca, cert, key } = options.tls;
   if ((cert === "") !== (key === "")) {
-    throw classified("invalid-argument", "listen on tcp: tls_cert and tls_key must be given together: invalid argument");
+    throw classified(
+      "invalid-argument",
+      "listen on tcp: tls_cert and tls_key must be given together: invalid argument",
+    );
   }
   const server = grpcServer(options);
   await server.serveTcp({

@@ -2,6 +2,7 @@
 import { createLogger, type Logger, messageOf } from "@stevedore/base";
 import type { DaemonArguments } from "./arguments.ts";
 import { builtins } from "./builtins.ts";
+import { textAt } from "./config/read.ts";
 import { CGROUP_V1, createDeprecationLog, hostUsesCgroupV1 } from "./deprecations.ts";
 import { PluginGraph } from "./graph.ts";
 import { applyOomScore, joinCgroup, lockRoot, makeFolders } from "./host.ts";
@@ -9,6 +10,9 @@ import { DaemonLog, parseLogFormat, parseLogLevel } from "./log-sink.ts";
 import { loadSettings, type Settings } from "./settings.ts";
 
 export type { DaemonArguments } from "./arguments.ts";
+
+/** Log levels at which shims log their own steps too. */
+const DEBUG_LEVELS: ReadonlySet<string> = new Set(["debug", "trace"]);
 
 /** How long the end of the daemon may take before it ends without waiting for plugins. */
 const SHUTDOWN_MS = 10_000;
@@ -58,6 +62,9 @@ async function startGraph(args: DaemonArguments, settings: Settings, log: Logger
   const plugins = builtins({
     root: settings.root,
     state: settings.state,
+    debug: DEBUG_LEVELS.has(settings.logLevel),
+    grpcAddress: textAt(settings.pluginConfig("io.containerd.server.v1.grpc"), "address"),
+    ttrpcAddress: textAt(settings.pluginConfig("io.containerd.server.v1.ttrpc"), "address"),
     timeouts: settings.timeouts,
     proxyPlugins: settings.proxyPlugins,
     version: args.version,
@@ -90,7 +97,9 @@ function watchSignals(log: Logger): Promise<string> {
       stack: new Error("dumped on SIGUSR1").stack ?? "",
     });
   });
-  process.on("SIGHUP", () => log.warn("reload on SIGHUP is not in this version; restart the daemon to change its config"));
+  process.on("SIGHUP", () =>
+    log.warn("reload on SIGHUP is not in this version; restart the daemon to change its config"),
+  );
   // A client that went away is no reason to end.
   process.on("SIGPIPE", () => undefined);
   return promise;

@@ -1,0 +1,98 @@
+/** Tasks: the shim manager with what this daemon tells its shims. */
+import { existsSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import type { TaskManager } from "@stevedore/core";
+import { inheritedNofile, RLIM_INFINITY } from "@stevedore/os/rlimit";
+import { pickEnvironment } from "@stevedore/os/spawn";
+import { PluginType } from "@stevedore/plugins/ids";
+import { DEFAULT_TIMEOUTS, ShimTaskManager, type ShimTimeouts } from "@stevedore/plugins/shim-manager/index";
+import { durationMs } from "./config/duration.ts";
+import { textAt, textsAt } from "./config/read.ts";
+import type { PluginContext } from "./graph.ts";
+import { Key } from "./keys.ts";
+
+export interface TaskManagerRequest {
+  readonly root: string;
+  readonly state: string;
+  readonly grpcAddress: string;
+  readonly ttrpcAddress: string;
+  readonly version: string;
+  readonly debug: boolean;
+  readonly timeouts: Readonly<Record<string, unknown>>;
+  readonly context: PluginContext;
+}
+
+/** What of the daemon's environment its shims get; a daemon's own settings must not leak into containers' helpers. */
+const SHIM_ENVIRONMENT = [
+  "PATH",
+  "HOME",
+  "LANG",
+  "LC_ALL",
+  "TMPDIR",
+  "XDG_RUNTIME_DIR",
+  "HTTP_PROXY",
+  "HTTPS_PROXY",
+  "NO_PROXY",
+];
+
+/** Starts the task manager and the search for tasks of an earlier daemon. */
+export async function startTaskManager(request: TaskManagerRequest): Promise<TaskManager> {
+  const { root, state, context } = request;
+  const id = `${PluginType.runtime}.task`;
+  const manager = new ShimTaskManager({
+    root: join(root, id),
+    state: join(state, id),
+    containers: context.get(Key.metadata).containers,
+    events: context.get(Key.events),
+    grpcAddress: request.grpcAddress,
+    ttrpcAddress: request.ttrpcAddress,
+    publishBinary: publishBinary(),
+    version: request.version,
+    socketDir: textAt(context.config, "socket_dir"),
+    debug: request.debug,
+    env: shimEnvironment(textsAt(context.config, "env")),
+    searchPath: process.env["PATH"] ?? "",
+    self: process.execPath,
+    timeouts: timeoutsOf(request.timeouts),
+    log: context.log,
+  });
+  manager.load();
+  context.cleanup.defer(async () => manager.close());
+  return manager;
+}
+
+function shimEnvironment(extra: readonly string[]): Record<string, string> {
+  const env = pickEnvironment(SHIM_ENVIRONMENT);
+  // Bun raises the limit of open files; shims and containers get what this daemon was started with.
+  const { soft, hard } = inheritedNofile();
+  const shown = (limit: bigint): string => (limit === RLIM_INFINITY ? "-1" : String(limit));
+  env["STEVEDORE_NOFILE"] = `${shown(soft)}:${shown(hard)}`;
+  for (const entry of extra) {
+    const equals = entry.indexOf("=");
+    if (equals > 0) env[entry.slice(0, equals)] = entry.slice(equals + 1);
+  }
+  return env;
+}
+
+/** The `containerd` whose `publish` shims may call: this program by the name it answers to. */
+function publishBinary(): string {
+  const called = process.argv0.includes("/") ? resolve(process.argv0) : "";
+  if (called.endsWith("/containerd") && existsSync(called)) return called;
+  const beside = join(dirname(process.execPath), "containerd");
+  return existsSync(beside) ? beside : "containerd";
+}
+
+function timeoutsOf(given: Readonly<Record<string, unknown>>): ShimTimeouts {
+  const at = (name: string, otherwise: number): number => {
+    const key = `io.containerd.timeout.${name}`;
+    const value = given[key];
+    return typeof value === "string" ? durationMs(value, key) : otherwise;
+  };
+  return {
+    load: at("shim.load", DEFAULT_TIMEOUTS.load),
+    cleanup: at("shim.cleanup", DEFAULT_TIMEOUTS.cleanup),
+    shutdown: at("shim.shutdown", DEFAULT_TIMEOUTS.shutdown),
+    state: at("task.state", DEFAULT_TIMEOUTS.state),
+    stats: at("metrics.shimstats", DEFAULT_TIMEOUTS.stats),
+  };
+}
