@@ -3,18 +3,11 @@ import { type FieldOf, matcher } from "@stevedore/core/filters";
 
 /** Fields `type`, `id`, `platforms`, `capabilities`. */
 const pluginField: FieldOf<PluginRecord> = (record, path) => {
-  switch (path[0]) {
-    case "type":
-      return record.type;
-    case "id":
-      return record.id;
-    case "platforms":
-      return record.platforms.map(({ os, architecture }) => `${os}/${architecture}`).join(",");
-    case "capabilities":
-      return record.capabilities.join(",");
-    default:
-      return undefined;
-  }
+  const [name] = path;
+  if (name === "type") return record.type;
+  if (name === "id") return record.id;
+  if (name === "platforms") return record.platforms.map(({ os, architecture }) => `${os}/${architecture}`).join(",");
+  return name === "capabilities" ? record.capabilities.join(",") : undefined;
 };
 
 /** The plugins that match any of the filters. @throws invalid-argument */

@@ -64,7 +64,7 @@ async function announce(events: EventExchange, removed: readonly CollectedObject
     if (object.kind === "image") {
       await publishEvent({ events, context, topic: "/images/delete" }, ImageDeleteSchema, { name: object.name });
     } else if (object.kind === "snapshot") {
-      const { name: key, snapshotter } = object;
+      const { key, snapshotter } = object;
       await publishEvent({ events, context, topic: "/snapshot/remove" }, SnapshotRemoveSchema, { key, snapshotter });
     }
   }
