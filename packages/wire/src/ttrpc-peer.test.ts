@@ -128,6 +128,7 @@ test.skipIf(!able)(
     expect((await task.delete({ id }, options)).exitStatus).toBe(7);
     expect(await readFile(stdout, "utf8")).toBe("out\n");
 
+    for (let i = 0; i < 500 && received.length < 4; i++) await Bun.sleep(10);
     const topics = received.map(({ envelope }) => envelope?.topic);
     expect(topics).toEqual(["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
     expect(new Set(namespaces)).toEqual(new Set(["stevedore-test"]));
