@@ -27,7 +27,8 @@ async function inputKey(extra: readonly string[]): Promise<string> {
 
 async function compile(outfile: string, defines: Readonly<Record<string, string>>): Promise<void> {
   const temporary = `${outfile}.${process.pid}.tmp`;
-  const entrypoints = [MAIN, ...WORKERS];
+  const workers = await Array.fromAsync(new Bun.Glob(WORKERS).scan({ cwd: root }));
+  const entrypoints = [MAIN, ...workers.filter((file) => !file.includes("node_modules")).sort()];
   for (const file of entrypoints)
     if (!existsSync(join(root, file))) throw new Error(`the build's entry ${file} is not there`);
   const child = Bun.spawn(
