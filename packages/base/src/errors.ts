@@ -78,6 +78,7 @@ export interface ErrorDetail {
   readonly value: Uint8Array;
 }
 
+/** What an error carries beside its class and message. */
 export interface ClassifiedErrorOptions {
   /** What led to this error. It is logged, and never sent to a client. */
   readonly cause?: unknown;

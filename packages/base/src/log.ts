@@ -6,8 +6,10 @@
 /** Levels as containerd spells them in config and in log lines. */
 export type LogLevel = "trace" | "debug" | "info" | "warning" | "error" | "fatal" | "panic";
 
+/** Named values of a log line. */
 export type LogFields = Readonly<Record<string, unknown>>;
 
+/** Writes log lines, one method a level. Never throws and never blocks. */
 export interface Logger {
   trace(message: string, fields?: LogFields): void;
   debug(message: string, fields?: LogFields): void;

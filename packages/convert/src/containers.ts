@@ -4,6 +4,7 @@ import type { Container, ContainerSchema } from "@stevedore/wire/gen/containerd/
 import { anyFromProto, anyMapFromProto, anyMapToProto, anyToProto } from "./any.ts";
 import { dateFromProto, timestampToProto } from "./timestamps.ts";
 
+/** A container as a message; times that are not known are left out. */
 export function containerToProto(
   container: NewContainer & Partial<Pick<CoreContainer, "createdAt" | "updatedAt">>,
 ): MessageInitShape<typeof ContainerSchema> {
@@ -26,6 +27,7 @@ export function containerToProto(
   };
 }
 
+/** A container out of a message; a missing runtime has the name "". */
 export function containerFromProto(container: Container): CoreContainer {
   const { runtime, spec } = container;
   return {

@@ -8,6 +8,7 @@ import type {
 } from "@stevedore/wire/gen/containerd/services/content/v1/content_pb";
 import { dateFromProto, timestampToProto } from "./timestamps.ts";
 
+/** A blob's record as a message. */
 export function contentInfoToProto(info: ContentInfo): MessageInitShape<typeof InfoSchema> {
   return {
     digest: info.digest,
@@ -18,6 +19,7 @@ export function contentInfoToProto(info: ContentInfo): MessageInitShape<typeof I
   };
 }
 
+/** A blob's record out of a message. */
 export function contentInfoFromProto(info: Info): ContentInfo {
   return {
     digest: info.digest,
@@ -28,6 +30,7 @@ export function contentInfoFromProto(info: Info): ContentInfo {
   };
 }
 
+/** An ingest as a message. */
 export function ingestStatusToProto(status: IngestStatus): MessageInitShape<typeof StatusSchema> {
   return {
     ref: status.ref,
@@ -39,6 +42,7 @@ export function ingestStatusToProto(status: IngestStatus): MessageInitShape<type
   };
 }
 
+/** An ingest out of a message. */
 export function ingestStatusFromProto(status: Status): IngestStatus {
   return {
     ref: status.ref,

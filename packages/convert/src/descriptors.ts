@@ -2,6 +2,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Descriptor as CoreDescriptor } from "@stevedore/core";
 import type { Descriptor, DescriptorSchema } from "@stevedore/wire/gen/containerd/types/descriptor_pb";
 
+/** A descriptor as a message. */
 export function descriptorToProto(descriptor: CoreDescriptor): MessageInitShape<typeof DescriptorSchema> {
   return {
     mediaType: descriptor.mediaType,
@@ -11,6 +12,7 @@ export function descriptorToProto(descriptor: CoreDescriptor): MessageInitShape<
   };
 }
 
+/** A descriptor out of a message; annotations only when there are some. */
 export function descriptorFromProto(descriptor: Descriptor): CoreDescriptor {
   const { mediaType, digest, size, annotations } = descriptor;
   return {

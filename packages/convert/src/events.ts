@@ -4,6 +4,7 @@ import type { Envelope, EnvelopeSchema } from "@stevedore/wire/gen/containerd/ty
 import { anyFromProto, anyToProto } from "./any.ts";
 import { dateFromProto, timestampToProto } from "./timestamps.ts";
 
+/** An event with its envelope as a message. */
 export function envelopeToProto(envelope: CoreEnvelope): MessageInitShape<typeof EnvelopeSchema> {
   return {
     timestamp: timestampToProto(envelope.timestamp, envelope.nanos),

@@ -4,6 +4,7 @@ import type { Image, ImageSchema } from "@stevedore/wire/gen/containerd/services
 import { descriptorFromProto, descriptorToProto } from "./descriptors.ts";
 import { dateFromProto, optionalDateFromProto, timestampToProto } from "./timestamps.ts";
 
+/** An image as a message; times that are not known are left out. */
 export function imageToProto(
   image: NewImage & Partial<Pick<CoreImage, "updatedAt">>,
 ): MessageInitShape<typeof ImageSchema> {

@@ -17,6 +17,7 @@ function kindFromProto(kind: number): SnapshotKind {
   }
 }
 
+/** A snapshot as a message. */
 export function snapshotInfoToProto(info: SnapshotInfo): MessageInitShape<typeof InfoSchema> {
   return {
     name: info.name,
@@ -28,6 +29,7 @@ export function snapshotInfoToProto(info: SnapshotInfo): MessageInitShape<typeof
   };
 }
 
+/** A snapshot out of a message; an unknown kind counts as committed. */
 export function snapshotInfoFromProto(info: Info): SnapshotInfo {
   return {
     kind: kindFromProto(info.kind),

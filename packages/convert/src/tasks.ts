@@ -13,10 +13,12 @@ const STATUS_NUMBERS = {
   pausing: 5,
 } as const satisfies Record<TaskStatus, number>;
 
+/** The number of a status. */
 export function taskStatusToProto(status: TaskStatus): (typeof STATUS_NUMBERS)[TaskStatus] {
   return STATUS_NUMBERS[status];
 }
 
+/** The status of a number; `unknown` for one that has no name. */
 export function taskStatusFromProto(status: number): TaskStatus {
   switch (status) {
     case STATUS_NUMBERS.created:
@@ -34,6 +36,7 @@ export function taskStatusFromProto(status: number): TaskStatus {
   }
 }
 
+/** A process as a message. */
 export function processToProto(process: ProcessState): MessageInitShape<typeof ProcessSchema> {
   return {
     containerId: process.containerId,
@@ -46,6 +49,7 @@ export function processToProto(process: ProcessState): MessageInitShape<typeof P
   };
 }
 
+/** A process out of a message. */
 export function processFromProto(process: Process): ProcessState {
   const exitedAt = optionalDateFromProto(process.exitedAt);
   const { stdin, stdout, stderr, terminal } = process;

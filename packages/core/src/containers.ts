@@ -18,8 +18,10 @@ export interface Container {
   readonly updatedAt: Date;
 }
 
+/** A container as a client asks for it: the store sets the times. */
 export type NewContainer = Omit<Container, "createdAt" | "updatedAt">;
 
+/** Containers by namespace. */
 export interface ContainerStore {
   /** @throws not-found `container "x" in namespace "y": not found` */
   get(context: RequestContext, id: string): Promise<Container>;

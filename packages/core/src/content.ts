@@ -36,6 +36,7 @@ export interface ContentReader extends AsyncDisposable {
   readonly fd?: number;
 }
 
+/** What a blob must be to be committed. */
 export interface CommitOptions {
   /** Bytes the blob must have; 0 or absent: not checked. */
   readonly size?: number;
@@ -68,6 +69,7 @@ export interface ContentWriter extends AsyncDisposable {
   truncate(size: number): Promise<void>;
 }
 
+/** What a writer writes. */
 export interface WriterOptions {
   readonly ref: string;
   /** Descriptor's size and digest, when known. */

@@ -4,6 +4,7 @@ import type { Descriptor } from "./images.ts";
 import type { Labels } from "./labels.ts";
 import type { Mount } from "./mount.ts";
 
+/** How a layer is applied. */
 export interface ApplyOptions {
   /** Payloads of stream processors, by id. */
   readonly payloads?: Readonly<Record<string, AnyValue>>;
@@ -11,6 +12,7 @@ export interface ApplyOptions {
   readonly syncFs?: boolean;
 }
 
+/** What is made of a comparison. */
 export interface CompareOptions {
   /** Media type of the result; "" for `application/vnd.oci.image.layer.v1.tar+gzip`. */
   readonly mediaType: string;
@@ -21,6 +23,7 @@ export interface CompareOptions {
   readonly sourceDateEpoch?: Date;
 }
 
+/** Unpacks layers. */
 export interface Applier {
   /**
    * Unpacks the layer `descriptor` onto `mounts`.
@@ -35,6 +38,7 @@ export interface Applier {
   ): Promise<Descriptor>;
 }
 
+/** Makes layers. */
 export interface Comparer {
   /**
    * Writes the changes from `lower` to `upper` as a layer into the content store, with the label

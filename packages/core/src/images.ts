@@ -19,8 +19,10 @@ export interface Image {
   readonly updatedAt: Date;
 }
 
+/** An image as a client asks for it: the store sets the times it was not given. */
 export type NewImage = Pick<Image, "name" | "labels" | "target"> & Partial<Pick<Image, "createdAt">>;
 
+/** Images by namespace. */
 export interface ImageStore {
   /** @throws not-found `image "x": not found` */
   get(context: RequestContext, name: string): Promise<Image>;

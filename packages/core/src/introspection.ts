@@ -10,6 +10,7 @@ export interface PluginRecord {
   readonly initError?: { readonly code: number; readonly message: string };
 }
 
+/** Something deprecated that was used, and when last. */
 export interface Deprecation {
   readonly id: string;
   readonly message: string;

@@ -14,6 +14,7 @@ export interface LeaseResource {
   readonly type: string;
 }
 
+/** Leases by namespace. */
 export interface LeaseManager {
   /** @throws already-exists; invalid-argument for an empty id */
   create(context: RequestContext, lease: { readonly id: string; readonly labels: Labels }): Promise<Lease>;

@@ -1,6 +1,7 @@
 import type { RequestContext } from "@stevedore/base";
 import type { FieldMask, Labels } from "./labels.ts";
 
+/** A namespace and its labels. */
 export interface Namespace {
   readonly name: string;
   readonly labels: Labels;

@@ -16,8 +16,10 @@ export interface Sandbox {
   readonly updatedAt: Date;
 }
 
+/** A sandbox as a client asks for it: the store sets the times. */
 export type NewSandbox = Omit<Sandbox, "createdAt" | "updatedAt">;
 
+/** Sandboxes by namespace. */
 export interface SandboxStore {
   /** @throws not-found `sandbox "x": not found` */
   get(context: RequestContext, id: string): Promise<Sandbox>;

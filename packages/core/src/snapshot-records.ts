@@ -14,6 +14,7 @@ export interface SnapshotRecord extends SnapshotInfo {
 /** What creating a record gives back: enough to make folders and mounts. */
 export type SnapshotHandle = Pick<SnapshotRecord, "id" | "kind" | "parentIds">;
 
+/** What a record is made from. */
 export interface NewSnapshotRecord {
   readonly kind: Exclude<SnapshotKind, "committed">;
   /** Name of the committed parent, "" for none. */
@@ -26,6 +27,7 @@ export interface NewSnapshotRecord {
   readonly id?: number;
 }
 
+/** What a commit records. */
 export interface CommitSnapshotRecord {
   /** Key of the active snapshot, which is gone afterwards. */
   readonly key: string;

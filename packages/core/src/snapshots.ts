@@ -5,6 +5,7 @@ import type { Mount } from "./mount.ts";
 /** Words: an active or view snapshot has a key; a committed one has a name; both are unique in one space. */
 export type SnapshotKind = "view" | "active" | "committed";
 
+/** A snapshot as clients see it. */
 export interface SnapshotInfo {
   readonly kind: SnapshotKind;
   /** Key or name. */
@@ -16,12 +17,14 @@ export interface SnapshotInfo {
   readonly updatedAt: Date;
 }
 
+/** Space a snapshot takes by itself. */
 export interface SnapshotUsage {
   readonly inodes: number;
   /** Bytes. */
   readonly size: number;
 }
 
+/** What may be given when a snapshot is made. */
 export interface SnapshotOptions {
   readonly labels?: Labels;
 }

@@ -2,6 +2,7 @@ import type { RequestContext } from "@stevedore/base";
 import type { AnyValue } from "./events.ts";
 import type { Mount } from "./mount.ts";
 
+/** The states a process can be in. */
 export type TaskStatus = "unknown" | "created" | "running" | "stopped" | "paused" | "pausing";
 
 /** Paths (or log URIs) of a process's streams, "" for none. */
@@ -23,6 +24,7 @@ export interface ProcessState {
   readonly exitedAt?: Date;
 }
 
+/** How a process ended. */
 export interface ExitRecord {
   readonly id: string;
   readonly pid: number;
@@ -30,6 +32,7 @@ export interface ExitRecord {
   readonly exitedAt: Date;
 }
 
+/** What a task is made from. */
 export interface CreateTask {
   readonly containerId: string;
   readonly rootfs: readonly Mount[];
@@ -41,6 +44,7 @@ export interface CreateTask {
   readonly runtimePath: string;
 }
 
+/** What an additional process is made from. */
 export interface ExecTask {
   readonly containerId: string;
   readonly execId: string;
@@ -100,6 +104,7 @@ export interface TaskManager {
   wait(context: RequestContext, process: ProcessRef): Promise<ExitRecord>;
 }
 
+/** One measurement of a task; the data is the shim's own message. */
 export interface TaskMetric {
   readonly id: string;
   readonly timestamp: Date;

@@ -50,6 +50,7 @@ export function isDigest(text: string): boolean {
   return encoded.length === HEX_LENGTH[algorithm] && HEX.test(encoded);
 }
 
+/** Whether a word names an algorithm that digests may have. */
 export function isDigestAlgorithm(name: string): name is DigestAlgorithm {
   return Object.hasOwn(HEX_LENGTH, name);
 }

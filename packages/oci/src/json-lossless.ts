@@ -7,10 +7,12 @@ import { classified, decodeText } from "@stevedore/base";
  */
 export type JsonValue = null | boolean | number | bigint | string | JsonValue[] | JsonObject;
 
+/** An object with its keys in the order of the text. */
 export interface JsonObject {
   [key: string]: JsonValue;
 }
 
+/** Bounds of what is parsed. */
 export interface JsonLimits {
   /** Levels of objects and lists. */
   readonly maxDepth?: number;
@@ -242,6 +244,7 @@ function setKey(object: JsonObject, key: string, value: JsonValue): void {
   } else object[key] = value;
 }
 
+/** How a value is written. */
 export interface EncodeOptions {
   /**
    * Writes `<`, `>` and `&` as escapes, as Go's encoder does unless told not to. On by default, so that a document
@@ -360,6 +363,7 @@ function quote(text: string, style: Style): string {
   return JSON.stringify(text).replace(style.escapes, (char) => ESCAPED[char] ?? char);
 }
 
+/** Whether a value is an object. */
 export function isJsonObject(value: JsonValue | undefined): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }

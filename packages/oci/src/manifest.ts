@@ -30,6 +30,7 @@ export interface Descriptor {
   readonly artifactType?: string;
 }
 
+/** An image manifest. */
 export interface Manifest {
   readonly schemaVersion: number;
   readonly mediaType?: string;
@@ -40,6 +41,7 @@ export interface Manifest {
   readonly annotations?: Readonly<Record<string, string>>;
 }
 
+/** An image index or Docker manifest list. */
 export interface Index {
   readonly schemaVersion: number;
   readonly mediaType?: string;
@@ -63,6 +65,7 @@ export interface RunConfig {
   readonly ArgsEscaped?: unknown;
 }
 
+/** How one layer came to be. */
 export interface HistoryEntry {
   readonly created?: string;
   readonly created_by?: string;

@@ -35,14 +35,17 @@ export const MediaType = {
   inToto: "application/vnd.in-toto+json",
 } as const;
 
+/** Manifests of OCI and Docker. */
 export function isManifestType(mediaType: string): boolean {
   return mediaType === MediaType.ociManifest || mediaType === MediaType.dockerManifest;
 }
 
+/** Indexes of OCI and Docker. */
 export function isIndexType(mediaType: string): boolean {
   return mediaType === MediaType.ociIndex || mediaType === MediaType.dockerManifestList;
 }
 
+/** Image configs of OCI and Docker. */
 export function isConfigType(mediaType: string): boolean {
   return mediaType === MediaType.ociConfig || mediaType === MediaType.dockerConfig;
 }
@@ -61,6 +64,7 @@ const LAYER_BASES: ReadonlySet<string> = new Set([
   MediaType.erofsLayer,
 ]);
 
+/** Layers of OCI and Docker, packed or not. */
 export function isLayerType(mediaType: string): boolean {
   return mediaType.startsWith("application/vnd.oci.image.layer.") || LAYER_BASES.has(split(mediaType).base);
 }
@@ -73,6 +77,7 @@ export function isNonDistributable(mediaType: string): boolean {
   );
 }
 
+/** Types of Docker, before OCI. */
 export function isDockerType(mediaType: string): boolean {
   return mediaType.startsWith("application/vnd.docker.");
 }

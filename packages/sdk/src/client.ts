@@ -19,6 +19,7 @@ export interface DaemonVersion {
   readonly revision: string;
 }
 
+/** Who a daemon is. */
 export interface DaemonInfo {
   /** Stable over restarts. */
   readonly uuid: string;

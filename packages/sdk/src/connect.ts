@@ -14,6 +14,7 @@ import { namespacesProxy } from "./proxy/namespaces.ts";
 import { snapshotterProxy } from "./proxy/snapshots.ts";
 import { tasksProxy } from "./proxy/tasks.ts";
 
+/** Where a daemon is and how long to try. */
 export interface ConnectOptions {
   /** Path of the daemon's socket (with or without `unix://`), or `tcp://host:port`. */
   readonly address: string;

@@ -14,6 +14,7 @@ export interface CallOptions {
   readonly metadata?: readonly MetadataPair[];
 }
 
+/** Which sides of a call stream. */
 export interface StreamShape {
   /** Whether the client sends any number of messages, or exactly one. */
   readonly clientStreams: boolean;

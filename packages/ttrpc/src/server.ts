@@ -30,12 +30,14 @@ export interface ServerCall {
   readonly peer: PeerCredentials;
 }
 
+/** A method with one request and one answer. */
 export interface UnaryMethod {
   readonly kind: "unary";
   /** Takes the request message's bytes, which may share memory with a read buffer, and gives the response's. */
   call(payload: Uint8Array, call: ServerCall): Promise<Uint8Array>;
 }
 
+/** A method of which at least one side streams. */
 export interface StreamMethod {
   readonly kind: "stream";
   /** Whether the client sends any number of messages, or exactly one. */
@@ -45,8 +47,10 @@ export interface StreamMethod {
   call(requests: AsyncIterable<Uint8Array>, call: ServerCall): AsyncIterable<Uint8Array>;
 }
 
+/** A method of either kind. */
 export type Method = UnaryMethod | StreamMethod;
 
+/** How a server treats its connections. */
 export interface ServerOptions {
   /** Refuses a connection when it answers false; see {@link sameUser}. Absent: every connection is served. */
   readonly authorize?: (peer: PeerCredentials) => boolean;

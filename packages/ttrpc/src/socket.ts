@@ -155,6 +155,7 @@ function credentialsOf(socket: Socket<SocketState>, read: ReadCredentials | unde
   return read(fd);
 }
 
+/** How a connection is made. */
 export interface ConnectOptions {
   readonly credentials?: ReadCredentials;
   readonly signal?: AbortSignal;
@@ -198,11 +199,13 @@ function dialError(path: string, cause: unknown): ClassifiedError {
   return classified("unavailable", `dial unix ${path}: connect: ${text}: unavailable`, { cause });
 }
 
+/** A socket that accepts connections. */
 export interface UnixListener {
   /** Stops accepting. Connections made before stay. */
   stop(): void;
 }
 
+/** What happens with accepted connections. */
 export interface ListenOptions {
   readonly credentials?: ReadCredentials;
   /** Called for each connection, in the turn it was accepted. */

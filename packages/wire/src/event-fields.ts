@@ -49,7 +49,9 @@ function valueAt(schema: DescMessage, message: Message, path: readonly string[])
     return typeof entry === "string" ? entry : undefined;
   }
   if (field.fieldKind !== "scalar" || value === "") return undefined;
-  return typeof value === "string" || typeof value === "number" || typeof value === "bigint" ? String(value) : undefined;
+  return typeof value === "string" || typeof value === "number" || typeof value === "bigint"
+    ? String(value)
+    : undefined;
 }
 
 function isMessage(value: unknown): value is Message {

@@ -30,6 +30,7 @@ export interface StreamHandler {
   call(requests: AsyncIterable<Message>, context: CallContext): AsyncIterable<Message>;
 }
 
+/** A method of either kind as carriers call it. */
 export type MethodHandler = UnaryHandler | StreamHandler;
 
 /** Sees every call of a router, outermost first. Throwing refuses the call. Must call `next` at most once. */
