@@ -6,7 +6,7 @@ import { join, relative } from "node:path";
 import { delivered, revision, root, say, version } from "./project.ts";
 
 /** Modules that run as threads of the binary: `new Worker` finds them by their path below the repository root. */
-const WORKERS = ["packages/plugins/src/metadata/writer-worker.ts", "packages/os/src/blocking-worker.ts"];
+const WORKERS = "packages/*/src/**/*-worker.ts";
 const MAIN = "packages/cli/src/main.ts";
 
 async function inputKey(extra: readonly string[]): Promise<string> {
