@@ -13,6 +13,7 @@ export function builtinNames(): ReadonlySet<string> {
       grpcAddress: "",
       ttrpcAddress: "",
       timeouts: {},
+      streamProcessors: {},
       proxyPlugins: {},
       version: { version: "", revision: "" },
       deprecations: createDeprecationLog(),

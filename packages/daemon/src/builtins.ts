@@ -33,6 +33,8 @@ export interface BuiltinOptions {
   readonly ttrpcAddress: string;
   /** Go durations by name. */
   readonly timeouts: Readonly<Record<string, unknown>>;
+  /** `[stream_processors]` by id. */
+  readonly streamProcessors: Readonly<Record<string, unknown>>;
   readonly proxyPlugins: Readonly<Record<string, unknown>>;
   readonly version: { readonly version: string; readonly revision: string };
   readonly deprecations: DeprecationLog;
@@ -284,11 +286,15 @@ function coreServices(options: BuiltinOptions): AnyPlugin[] {
       requires: [Key.metadata],
       platformBound: true,
       start: async (context): Promise<DifferPlugin> => {
-        const { createWalkingDiffer } = await import("@stevedore/plugins/diff-walking/impl");
+        const [{ createWalkingDiffer }, { streamProcessorsOf }] = await Promise.all([
+          import("@stevedore/plugins/diff-walking/impl"),
+          import("@stevedore/plugins/diff-walking/plugin"),
+        ]);
         const differ = createWalkingDiffer({
           content: context.get(Key.metadata).content,
           workerCommand: workerCommand("unpack-worker"),
           stateDir: join(state, `${PluginType.differ}.walking`),
+          streamProcessors: streamProcessorsOf(options.streamProcessors),
           logger: context.log,
         });
         return { kind: "differ", differ };

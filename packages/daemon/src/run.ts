@@ -66,6 +66,7 @@ async function startGraph(args: DaemonArguments, settings: Settings, log: Logger
     grpcAddress: textAt(settings.pluginConfig("io.containerd.server.v1.grpc"), "address"),
     ttrpcAddress: textAt(settings.pluginConfig("io.containerd.server.v1.ttrpc"), "address"),
     timeouts: settings.timeouts,
+    streamProcessors: settings.streamProcessors,
     proxyPlugins: settings.proxyPlugins,
     version: args.version,
     deprecations,

@@ -17,6 +17,7 @@ export interface Settings {
   readonly required: readonly string[];
   /** Go durations by name (`io.containerd.timeout.shim.load`). */
   readonly timeouts: Readonly<Record<string, unknown>>;
+  readonly streamProcessors: Readonly<Record<string, unknown>>;
   readonly proxyPlugins: Readonly<Record<string, unknown>>;
   /** A plugin's section, by full name; empty for one that has none. */
   readonly pluginConfig: (name: string) => Readonly<Record<string, unknown>>;
@@ -47,6 +48,7 @@ export async function loadSettings(args: DaemonArguments): Promise<Settings> {
     disabled: textsAt(config, "disabled_plugins"),
     required: textsAt(config, "required_plugins"),
     timeouts: sectionAt(config, "timeouts"),
+    streamProcessors: sectionAt(config, "stream_processors"),
     proxyPlugins: sectionAt(config, "proxy_plugins"),
     pluginConfig: (name) => sectionAt(plugins, name),
     config,

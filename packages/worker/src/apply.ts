@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { classified, withContext } from "@stevedore/base/errors";
 import type { ApplyJob, ApplyResult } from "@stevedore/oci/layer-job";
 import { LAYER_FD } from "@stevedore/oci/layer-job";
@@ -28,10 +29,11 @@ function optionValue(options: readonly string[], key: string): string | undefine
  * Mounts the target at the job's mount point. As containerd does: a single overlay with an upperdir is not mounted, its
  * upper folder is written directly, whiteouts in overlayfs's own form; anything else is mounted and written through.
  */
-function mountTarget(job: ApplyJob): Target {
+function mountTarget(job: ApplyJob, userNamespace: boolean): Target {
   const [only] = job.mounts;
   if (only === undefined) throw classified("invalid-argument", "apply layer: no mounts given: invalid argument");
-  if (job.mounts.length === 1 && only.type === "overlay") {
+  // Whiteout devices cannot be made in a user namespace; there the overlay is mounted and written through.
+  if (job.mounts.length === 1 && only.type === "overlay" && !userNamespace) {
     const upper = optionValue(only.options, "upperdir");
     if (upper !== undefined) {
       const lower = optionValue(only.options, "lowerdir");
@@ -41,7 +43,10 @@ function mountTarget(job: ApplyJob): Target {
     }
   }
   mountAll(job.mounts, job.mountPoint);
-  mountRaw("", job.mountPoint, { flags: MS.REMOUNT | MS.BIND | MS.NODEV | MS.NOSUID | MS.NOEXEC });
+  // A remount sets all flags anew, so a read-only target has to be told to stay so.
+  const readOnly = job.mounts.at(-1)?.options.includes("ro") ?? false;
+  const flags = MS.REMOUNT | MS.BIND | MS.NODEV | MS.NOSUID | MS.NOEXEC | (readOnly ? MS.RDONLY : 0);
+  mountRaw("", job.mountPoint, { flags });
   return { overlay: false, userXattr: false, lowers: [] };
 }
 
@@ -73,16 +78,24 @@ function hashNameOf(digest: string): HashName {
   return "sha256";
 }
 
+/** Whether ids are mapped here: then device nodes cannot be made. */
+function inUserNamespace(): boolean {
+  const fields = readFileSync("/proc/self/uid_map", "utf8").trim().split(/\s+/);
+  return fields.join(" ") !== "0 0 4294967295";
+}
+
 /** Runs an apply job. The process must be in a mount namespace of its own. */
 export async function runApply(job: ApplyJob): Promise<ApplyResult> {
   setUmask(0);
-  const target = mountTarget(job);
+  const userNamespace = inUserNamespace();
+  const target = mountTarget(job, userNamespace);
   const root = enterRoot(job.mountPoint);
   const unpacker = new Unpacker({
     root,
     overlay: target.overlay,
     userXattr: target.userXattr,
     lowers: target.lowers.map((lower) => lower.fd),
+    skipDevices: userNamespace,
     markImplied: target.overlay && target.lowers.length === 0,
   });
   const parser = new TarParser(unpacker, { maxEntries: job.limits.maxEntries || Number.MAX_SAFE_INTEGER });

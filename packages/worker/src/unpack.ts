@@ -53,6 +53,8 @@ export interface UnpackOptions {
   readonly userXattr: boolean;
   /** Folders of the layers below, nearest first; borrowed. Only read, for the attributes of folders no entry names. */
   readonly lowers: readonly number[];
+  /** Devices are left out, with a warning: a user namespace cannot make them. containerd does the same. */
+  readonly skipDevices?: boolean;
   /** Leave {@link IMPLIED_MARK} on folders no entry names. */
   readonly markImplied: boolean;
 }
@@ -124,6 +126,10 @@ export class Unpacker implements TarSink {
     if (header.type === "global") return;
     if (header.type === "other") {
       throw classified("invalid-argument", `unhandled tar header type ${header.typeFlag}: invalid archive`);
+    }
+    if (this.#options.skipDevices === true && (header.type === "char" || header.type === "block")) {
+      this.#warn(`ignored device ${JSON.stringify(header.name)}: not possible in a user namespace`);
+      return;
     }
     const path = cleanPath(header.name);
     if (path === "") return; // the root's own attributes are the snapshotter's

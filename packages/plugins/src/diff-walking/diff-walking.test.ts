@@ -11,6 +11,7 @@ import { mountsAtOrBelow } from "@stevedore/os/mountinfo";
 import { describeTree } from "@stevedore/os/test-tree";
 import { createWalkingDiffer, type WalkingDifferOptions } from "./impl.ts";
 import { Pool } from "./pool.ts";
+import type { StreamProcessor } from "./stream-processors.ts";
 import { createTestContent } from "./test-content.ts";
 
 const context = backgroundContext();
@@ -191,6 +192,44 @@ describe("walking differ", () => {
       "/opt/new 100644 0:0",
       "linked: /etc/c /etc/d",
     ]);
+  });
+
+  test("configured programs make layers of what only they can read (A38)", async () => {
+    const type = `${MediaType.ociLayerGzip}+example`;
+    const program = (script: string, extra: Partial<StreamProcessor> = {}): StreamProcessor => ({
+      id: "example",
+      accepts: [type],
+      returns: MediaType.ociLayerGzip,
+      path: "sh",
+      args: ["-c", script],
+      env: ["KEY=42"],
+      ...extra,
+    });
+    const plain = tarOf(file("f", "hello"));
+    const bytes = Buffer.from(gzipSync(plain)).map((byte) => byte ^ 0xff);
+    const flip = `exec python3 -c 'import sys; sys.stdout.buffer.write(bytes(b ^ 255 for b in sys.stdin.buffer.read()))'`;
+    const check = `[ "$KEY $STREAM_PROCESSOR_MEDIATYPE" = "42 ${type}" ] || { echo "env: $KEY" >&2; exit 3; }`;
+    const apply = async (streamProcessors: readonly StreamProcessor[], payloads = {}) => {
+      const { differ, content } = open({ streamProcessors });
+      const layer = { mediaType: type, digest: content.put(bytes), size: bytes.length };
+      const target = folder();
+      const result = await differ.apply(context, layer, { mounts: bind(target), payloads });
+      expect(readdirSync(target)).toEqual(["f"]);
+      return result;
+    };
+    expect((await apply([program(`${check}; ${flip}`)])).size).toBe(plain.length);
+    const twice = [
+      program(flip, { id: "one", returns: "application/x" }),
+      program("cat", { id: "two", accepts: ["application/x"] }),
+    ];
+    expect((await apply(twice)).size).toBe(plain.length);
+    const payload = { example: { typeUrl: "t", value: new Uint8Array([0x6f, 0x6b]) } };
+    await apply([program(`[ "$(od -An -tx1 <&3 | tr -d ' \n')" = 0a017412026f6b ] || exit 4; ${flip}`)], payload);
+    const refused = await failure(apply([program("echo no key >&2; exit 7")]));
+    expect([refused.class, refused.message.endsWith(": no key")]).toEqual(["unknown", true]);
+    expect((await failure(apply([program(flip, { path: "/none" })]))).class).toBe("not-found");
+    expect((await failure(apply([program("cat", { returns: type })]))).message).toContain("form a circle");
+    expect((await failure(apply([]))).class).not.toBe("none");
   });
 
   test("a worker that cannot be started is told", async () => {

@@ -19,6 +19,7 @@ import { type Compression, diffCompression, MediaType } from "@stevedore/oci/med
 import { OwnedFd, pipe } from "@stevedore/os/fd";
 import { FdWriter, readChunks } from "@stevedore/os/io";
 import { Pool } from "./pool.ts";
+import { planStream, processStream, type StreamProcessor } from "./stream-processors.ts";
 import { runWorker } from "./worker-process.ts";
 
 /** containerd's pkg/labels: the digest of a compressed layer's tar. */
@@ -33,6 +34,8 @@ export interface WalkingDifferOptions {
   /** Workers at once. Default: one per core. */
   readonly workers?: number;
   readonly limits?: Partial<LayerLimits>;
+  /** In the order of the config file; a later one is asked first. */
+  readonly streamProcessors?: readonly StreamProcessor[];
   readonly logger?: Logger;
 }
 
@@ -59,14 +62,18 @@ export function createWalkingDiffer(options: WalkingDifferOptions): Differ {
 
   return {
     apply: async (context, descriptor, applyOptions) => {
-      const packed = compressionOf(descriptor.mediaType);
+      const plan = planStream(descriptor.mediaType, options.streamProcessors ?? []);
+      const packed =
+        plan.mediaType === MediaType.ociLayer ? "none" : compressionOf(plan.mediaType, descriptor.mediaType);
+      const processed = plan.steps.length > 0;
       await using reader = await openBlob(options.content, context, descriptor);
       const job: LayerJob = {
         kind: "apply",
         mounts: applyOptions.mounts,
         compression: packed === "none" ? "none" : "detect",
-        digest: descriptor.digest,
-        size: reader.size,
+        // What a processor makes of the blob has another digest; the blob's own was checked when it was stored.
+        digest: processed ? "" : descriptor.digest,
+        size: processed ? -1 : reader.size,
         mountPoint,
         syncFs: applyOptions.syncFs ?? false,
         limits,
@@ -74,7 +81,12 @@ export function createWalkingDiffer(options: WalkingDifferOptions): Differ {
       const start = performance.now();
       try {
         const result = await pool.run(
-          () => withBlob(reader, context.signal, (fd) => work(job, context.signal, fd)),
+          () =>
+            withBlob(reader, { signal: context.signal, piped: processed }, (fd) => {
+              const use = (from: number): ReturnType<typeof work> => work(job, context.signal, from);
+              if (!processed) return use(fd);
+              return processStream(plan.steps, fd, { payloads: applyOptions.payloads, signal: context.signal, use });
+            }),
           context.signal,
         );
         if (result.kind === "applied" && result.warnings.length > 0) {
@@ -123,15 +135,13 @@ export function createWalkingDiffer(options: WalkingDifferOptions): Differ {
 }
 
 /** @throws not-implemented, in containerd's words, so that the next differ is asked. */
-function compressionOf(mediaType: string): Compression {
+function compressionOf(mediaType: string, asked: string): Compression {
   try {
     return diffCompression(mediaType);
   } catch (error) {
-    throw classified(
-      "not-implemented",
-      `failed to get stream processor for ${mediaType}: no processor for media-type`,
-      { cause: error },
-    );
+    throw classified("not-implemented", `failed to get stream processor for ${asked}: no processor for media-type`, {
+      cause: error,
+    });
   }
 }
 
@@ -164,8 +174,12 @@ async function openBlob(
 const COPY_CHUNK = 1 << 20;
 
 /** Calls `use` with a descriptor for the blob: the store's own file, or a pipe fed meanwhile. */
-async function withBlob<T>(reader: ContentReader, signal: AbortSignal, use: (fd: number) => Promise<T>): Promise<T> {
-  if (reader.fd !== undefined) return use(reader.fd);
+async function withBlob<T>(
+  reader: ContentReader,
+  { signal, piped }: { readonly signal: AbortSignal; readonly piped: boolean },
+  use: (fd: number) => Promise<T>,
+): Promise<T> {
+  if (reader.fd !== undefined && !piped) return use(reader.fd);
   const ends = pipe();
   using read = new OwnedFd(ends.read);
   using write = new FdWriter(ends.write);
