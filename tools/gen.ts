@@ -6,7 +6,6 @@
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative, resolve } from "node:path";
-import { generateLight } from "../packages/wire/src/light/generate.ts";
 
 const ROOT = resolve(import.meta.dir, "..");
 const WIRE = join(ROOT, "packages/wire");
@@ -15,15 +14,15 @@ async function run(check: boolean): Promise<number> {
   const gen = join(WIRE, "gen");
   if (!check) {
     const status = await buf([]);
-    if (status === 0) await generateLight(gen, join(gen, "light"));
-    return status;
+    return status === 0 ? light(gen, join(gen, "light")) : status;
   }
   const scratch = await mkdtemp(join(tmpdir(), "stevedore-gen-"));
   try {
     const status = await buf(["--output", scratch]);
     if (status !== 0) return status;
     // Made of the committed code, which is compared too.
-    await generateLight(gen, join(scratch, "gen/light"));
+    const lightStatus = await light(gen, join(scratch, "gen/light"));
+    if (lightStatus !== 0) return lightStatus;
     const differing = await differences(gen, join(scratch, "gen"));
     for (const path of differing)
       process.stderr.write(`packages/wire/gen/${path}: not what tools/gen.ts makes of the .proto files\n`);
@@ -42,6 +41,16 @@ async function buf(more: readonly string[]): Promise<number> {
       PATH: `${bin}:${process.env["PATH"] ?? ""}`,
       BUF_CACHE_DIR: join(tmpdir(), "stevedore-buf"),
     },
+    stdin: "ignore",
+    stdout: "inherit",
+    stderr: "inherit",
+  });
+  return child.exited;
+}
+
+/** The second tree, for shims and command lines: docs/decisions/0020-light-messages.md. */
+async function light(gen: string, out: string): Promise<number> {
+  const child = Bun.spawn([process.execPath, join(WIRE, "src/light/generate.ts"), gen, out], {
     stdin: "ignore",
     stdout: "inherit",
     stderr: "inherit",

@@ -1,7 +1,11 @@
 import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { join } from "node:path";
 import { type DescEnum, type DescField, type DescFile, type DescMessage, ScalarType } from "@bufbuild/protobuf";
+
+/** Generated files are found by listing their folder, so no import statement can name them. */
+const load = createRequire(import.meta.url);
 
 const WIRE = join(import.meta.dir, "..");
 
@@ -95,7 +99,7 @@ async function generatedPackages(): Promise<Map<string, Lines>> {
   const packages = new Map<string, Lines>();
   for (const path of readdirSync(join(WIRE, "gen"), { recursive: true, encoding: "utf8" })) {
     if (!path.endsWith("_pb.ts") || path.startsWith("light/")) continue;
-    const module: unknown = await import(join(WIRE, "gen", path));
+    const module: unknown = load(join(WIRE, "gen", path));
     if (typeof module !== "object" || module === null) throw new Error(`${path} is no module`);
     const file = Object.values(module).find(isFile);
     if (file === undefined) throw new Error(`${path} describes no file`);

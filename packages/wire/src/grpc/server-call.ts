@@ -10,6 +10,7 @@ import { Code, OK, type Status, statusOf } from "../status.ts";
 import { appendMetadata, CONTENT_TYPE, headerOf, metadataOf, parseTimeout, STATUS_200, trailersOf } from "./headers.ts";
 import { type Budget, Inlet } from "./inlet.ts";
 import { MAX_DATE_MS, MAX_TIMER_MS } from "./limits.ts";
+import { messageParts } from "./message-parts.ts";
 import { messagePrefix } from "./message-reader.ts";
 
 /** A call as an observer sees it when it begins. */
@@ -216,7 +217,7 @@ export class ServerCall implements CallContext, StreamHandler {
       const request = this.#parse(handler.method.input, first.value);
       const answer = await handler.call(request, this);
       // Nobody waits for the queue of a single message.
-      if (!this.#done) void this.#send(handler.method.output, answer);
+      if (!this.#done) void this.#send([encodeMessage(handler.method.output, answer)]);
       this.#finish(OK);
     } catch (error) {
       this.#finish(statusOf(error));
@@ -248,7 +249,8 @@ export class ServerCall implements CallContext, StreamHandler {
         const next = await answers.next();
         if (this.#done) return;
         if (next.done === true) break;
-        const wait = this.#send(output, next.value);
+        // The handler goes on when this has left, so its bytes need no copy.
+        const wait = this.#send(messageParts(output, next.value));
         if (wait !== undefined) await wait;
         if (this.#done) return;
       }
@@ -270,17 +272,18 @@ export class ServerCall implements CallContext, StreamHandler {
     }
   }
 
-  #send(schema: DescMessage, message: Message): Promise<void> | undefined {
-    const payload = encodeMessage(schema, message);
-    if (payload.length > this.#environment.maxSend) {
+  #send(parts: readonly Uint8Array[]): Promise<void> | undefined {
+    let length = 0;
+    for (const part of parts) length += part.length;
+    if (length > this.#environment.maxSend) {
       throw classified(
         "resource-exhausted",
-        `grpc: trying to send message larger than max (${payload.length} vs. ${this.#environment.maxSend})`,
+        `grpc: trying to send message larger than max (${length} vs. ${this.#environment.maxSend})`,
       );
     }
     this.#sendHeaders();
     this.#sent++;
-    return this.#stream.sendData([messagePrefix(payload.length), payload]);
+    return this.#stream.sendData([messagePrefix(length), ...parts]);
   }
 
   #sendHeaders(): void {

@@ -60,8 +60,9 @@ export class H2Stream {
   }
 
   /**
-   * Queues bytes; the arrays are ours until they are sent. Returns undefined when more may follow at once, else a
-   * promise to wait for, which never rejects: it settles when there is room or the stream is gone.
+   * Queues bytes. Returns undefined when more may follow at once; the arrays are ours until they are sent then. Else
+   * returns a promise to wait for, which never rejects: it settles when there is room or the stream is gone, and the
+   * arrays are the caller's again.
    */
   sendData(parts: readonly Uint8Array[], options: { readonly end?: boolean } = {}): Promise<void> | undefined {
     if (this.gone || this.ending) return undefined;
@@ -141,7 +142,17 @@ export class H2Stream {
     }
     this.queuedBytes -= length;
     this.sendWindow -= length;
-    if (this.queuedBytes < SEND_HIGH_WATER) this.#wake();
+    if (this.#waiting !== undefined && this.queuedBytes < SEND_HIGH_WATER) {
+      this.#copyRest();
+      this.#wake();
+    }
+  }
+
+  /** What is still queued leaves its arrays, which the sender may use anew: less than the high water. */
+  #copyRest(): void {
+    this.#chunks = this.#chunks.slice(this.#first).map((chunk, i) => chunk.slice(i === 0 ? this.#offset : 0));
+    this.#first = 0;
+    this.#offset = 0;
   }
 
   /** For the connection: the stream is over. Returns how many queued bytes were dropped. */

@@ -1,10 +1,14 @@
 /**
  * Generates packages/wire/gen/light from the descriptors in packages/wire/gen: the same names and types over the small
- * codec of packages/wire/src/light. Called by tools/gen.ts.
+ * codec of packages/wire/src/light. Run by tools/gen.ts with both folders as arguments.
  */
 import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
 import { dirname, join, relative } from "node:path";
 import { type DescEnum, type DescField, type DescFile, type DescMessage, ScalarType } from "@bufbuild/protobuf";
+
+/** Generated files are found by listing their folder, so no import statement can name them. */
+const load = createRequire(import.meta.url);
 
 /** Packages that neither a shim nor a command line speaks; the daemon and crictl have the full ones. */
 const LEFT_OUT = /^(?:nri|runtime)\//;
@@ -32,7 +36,7 @@ export async function generateLight(gen: string, out: string): Promise<void> {
   await rm(out, { recursive: true, force: true });
   for (const path of await readdir(gen, { recursive: true })) {
     if (!path.endsWith("_pb.ts") || path.startsWith("light/") || LEFT_OUT.test(path)) continue;
-    const module: unknown = await import(join(gen, path));
+    const module: unknown = load(join(gen, path));
     const file = typeof module === "object" && module !== null ? Object.values(module).find(isFile) : undefined;
     if (file === undefined) throw new Error(`${path}: no file descriptor`);
     const target = join(out, path);
@@ -159,4 +163,10 @@ function letter(type: ScalarType): string {
   const found = LETTERS.get(type);
   if (found === undefined) throw new Error(`light messages have no ${ScalarType[type] ?? type}`);
   return found;
+}
+
+if (import.meta.main) {
+  const [gen, out] = process.argv.slice(2);
+  if (gen === undefined || out === undefined) throw new Error("usage: generate.ts <gen folder> <light folder>");
+  await generateLight(gen, out);
 }

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
+import { createRequire } from "node:module";
 import { join } from "node:path";
 import {
   create,
@@ -21,6 +22,9 @@ import { memoryTransport } from "../rpc/memory-transport.ts";
 import { Router } from "../rpc/router.ts";
 import { timestampDate, timestampFromDate } from "./wkt.ts";
 
+/** Generated files are found by listing their folder, so no import statement can name them. */
+const load = createRequire(import.meta.url);
+
 const GEN = join(import.meta.dir, "../../gen");
 
 /** Full and light schemas of one message. */
@@ -37,8 +41,8 @@ async function pairs(): Promise<Pair[]> {
   const found: Pair[] = [];
   for (const path of readdirSync(join(GEN, "light"), { recursive: true, encoding: "utf8" })) {
     if (!path.endsWith("_pb.ts")) continue;
-    const full: unknown = await import(join(GEN, path));
-    const light: unknown = await import(join(GEN, "light", path));
+    const full: unknown = load(join(GEN, path));
+    const light: unknown = load(join(GEN, "light", path));
     if (typeof full !== "object" || full === null || typeof light !== "object" || light === null) continue;
     for (const [name, schema] of Object.entries(full)) {
       const twin: unknown = Reflect.get(light, name);
