@@ -49,7 +49,10 @@ beforeAll(async () => {
       }),
     async *read({ size, digest }) {
       if (digest === "largest") yield { data: new Uint8Array(Number(size)) };
-      else for (let at = 0n; at < size; at += BigInt(BLOCK.length)) yield { data: BLOCK, offset: at };
+      else if (digest === "one buffer") {
+        const buffer = new Uint8Array(300_001);
+        for (let i = 0n; i < size; i++) yield { data: buffer.fill(Number(i % 256n)), offset: i };
+      } else for (let at = 0n; at < size; at += BigInt(BLOCK.length)) yield { data: BLOCK, offset: at };
     },
     async *write(requests) {
       let total = 0n;
@@ -165,6 +168,13 @@ describe("the gRPC carrier under load", () => {
       errorClass: "resource-exhausted",
       message: "grpc: received message larger than max (16777217 vs. 16777216): resource exhausted",
     });
+  });
+
+  test("a handler may fill the same buffer for each message", async () => {
+    for await (const { data, offset } of content.read({ digest: "one buffer", size: 60n })) {
+      expect(data.every((byte) => byte === Number(offset))).toBe(true);
+      if (offset % 7n === 0n) await Bun.sleep(1);
+    }
   });
 
   test("a slow handler slows its sender down and nobody else", async () => {
