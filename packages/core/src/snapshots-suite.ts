@@ -1,5 +1,4 @@
 import { describe, expect, test } from "bun:test";
-import { lstat, mkdir, readdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { backgroundContext, errorClassOf } from "@stevedore/base";
 import type { Mount } from "./mount.ts";
 import type { SnapshotInfo, Snapshotter } from "./snapshots.ts";
@@ -21,6 +20,32 @@ export interface OpenedSnapshotter {
 }
 
 const context = backgroundContext({ namespace: "testing" });
+
+/** Runs a shell script with its arguments as $1, $2 …; what it prints is the result. */
+async function shell(script: string, ...args: readonly string[]): Promise<string> {
+  const child = Bun.spawn(["sh", "-ec", script, "sh", ...args], { stdout: "pipe", stderr: "pipe" });
+  const text = await new Response(child.stdout).text();
+  if ((await child.exited) !== 0) throw new Error(`${script}: ${await new Response(child.stderr).text()}`);
+  return text;
+}
+
+/** Names in a folder, sorted. */
+async function list(dir: string): Promise<string[]> {
+  const names = await shell('ls -A "$1"', dir);
+  return names
+    .split("\n")
+    .filter((name) => name !== "")
+    .toSorted();
+}
+
+/** Through the shell, since Bun.write makes missing folders and hides a read-only file system's error. */
+async function writeText(path: string, text: string): Promise<void> {
+  await shell('printf %s "$2" > "$1"', path, text);
+}
+
+function readText(path: string): Promise<string> {
+  return Bun.file(path).text();
+}
 
 async function collect(infos: AsyncIterable<SnapshotInfo>): Promise<SnapshotInfo[]> {
   const all: SnapshotInfo[] = [];
@@ -69,50 +94,49 @@ export function snapshotterSuite(
         const { snapshotter, mounted } = opened;
         await layer(opened, "one", {
           change: async (dir) => {
-            await writeFile(`${dir}/kept`, "1");
-            await writeFile(`${dir}/changed`, "1");
-            await writeFile(`${dir}/gone`, "1");
-            await mkdir(`${dir}/folder`);
-            await writeFile(`${dir}/folder/inner`, "1");
-            await symlink("kept", `${dir}/link`);
+            await writeText(`${dir}/kept`, "1");
+            await writeText(`${dir}/changed`, "1");
+            await writeText(`${dir}/gone`, "1");
+            await shell('mkdir "$1/folder"', dir);
+            await writeText(`${dir}/folder/inner`, "1");
+            await shell('ln -s kept "$1/link"', dir);
           },
         });
         await layer(opened, "two", {
           parent: "one",
           change: async (dir) => {
-            await writeFile(`${dir}/changed`, "2");
-            await rm(`${dir}/gone`);
-            await rm(`${dir}/folder`, { recursive: true });
-            await mkdir(`${dir}/folder`);
-            await rename(`${dir}/link`, `${dir}/renamed`);
+            await writeText(`${dir}/changed`, "2");
+            await shell('rm -r "$1/gone" "$1/folder"', dir);
+            await shell('mkdir "$1/folder"', dir);
+            await shell('mv "$1/link" "$1/renamed"', dir);
           },
         });
         const check = async (dir: string): Promise<void> => {
-          expect((await readdir(dir)).toSorted()).toEqual(["changed", "folder", "kept", "renamed"]);
-          expect(await readFile(`${dir}/changed`, "utf8")).toBe("2");
-          expect(await readdir(`${dir}/folder`)).toEqual([]);
-          expect(await readFile(`${dir}/renamed`, "utf8")).toBe("1");
+          expect(await list(dir)).toEqual(["changed", "folder", "kept", "renamed"]);
+          expect(await readText(`${dir}/changed`)).toBe("2");
+          expect(await list(`${dir}/folder`)).toEqual([]);
+          expect(await readText(`${dir}/renamed`)).toBe("1");
         };
         await mounted(await snapshotter.view(context, "view", { parent: "two" }), check);
         await mounted(await snapshotter.prepare(context, "active", { parent: "two" }), check);
         await mounted(await snapshotter.view(context, "first", { parent: "one" }), async (dir) => {
-          expect((await readdir(dir)).toSorted()).toEqual(["changed", "folder", "gone", "kept", "link"]);
+          expect(await list(dir)).toEqual(["changed", "folder", "gone", "kept", "link"]);
         });
       }));
 
     test("a view cannot be written, and mounts are what prepare and view returned", () =>
       withOne(async (opened) => {
         const { snapshotter, mounted } = opened;
-        await layer(opened, "base", { change: (dir) => writeFile(`${dir}/f`, "1") });
+        await layer(opened, "base", { change: (dir) => writeText(`${dir}/f`, "1") });
         const view = await snapshotter.view(context, "v", { parent: "base" });
         expect(await snapshotter.mounts(context, "v")).toEqual(view);
         await mounted(view, async (dir) => {
-          await expect(writeFile(`${dir}/g`, "")).rejects.toThrow();
+          await expect(writeText(`${dir}/g`, "")).rejects.toThrow();
         });
         const active = await snapshotter.prepare(context, "a", { parent: "base" });
         expect(await snapshotter.mounts(context, "a")).toEqual(active);
         const empty = await snapshotter.view(context, "e", { parent: "" });
-        await mounted(empty, async (dir) => expect(await readdir(dir)).toEqual([]));
+        await mounted(empty, async (dir) => expect(await list(dir)).toEqual([]));
         expect(await classOf(snapshotter.mounts(context, "base"))).toBe("failed-precondition");
         expect(await classOf(snapshotter.mounts(context, "none"))).toBe("not-found");
       }));
@@ -173,18 +197,18 @@ export function snapshotterSuite(
     test("a removed name can be used again at once, and removal goes from the leaves", () =>
       withOne(async (opened) => {
         const { snapshotter, mounted } = opened;
-        await layer(opened, "one", { change: (dir) => writeFile(`${dir}/old`, "") });
+        await layer(opened, "one", { change: (dir) => writeText(`${dir}/old`, "") });
         await layer(opened, "two", { parent: "one" });
         await snapshotter.remove(context, "two");
         await snapshotter.remove(context, "one");
         expect(await collect(snapshotter.walk(context, []))).toEqual([]);
-        await layer(opened, "one", { change: (dir) => writeFile(`${dir}/new`, "") });
+        await layer(opened, "one", { change: (dir) => writeText(`${dir}/new`, "") });
         await mounted(await snapshotter.view(context, "v", { parent: "one" }), async (dir) => {
-          expect(await readdir(dir)).toEqual(["new"]);
+          expect(await list(dir)).toEqual(["new"]);
         });
         await snapshotter.cleanup(context);
         await mounted(await snapshotter.mounts(context, "v"), async (dir) => {
-          expect(await readdir(dir)).toEqual(["new"]);
+          expect(await list(dir)).toEqual(["new"]);
         });
       }));
 
@@ -207,25 +231,23 @@ export function snapshotterSuite(
         const { snapshotter, mounted } = opened;
         const mounts = await snapshotter.prepare(context, "a", { parent: "" });
         const empty = await snapshotter.usage(context, "a");
-        await mounted(mounts, (dir) => writeFile(`${dir}/big`, new Uint8Array(300_000).fill(1)));
+        await mounted(mounts, (dir) => writeText(`${dir}/big`, "x".repeat(100_000) + "y".repeat(30_000)));
         const used = await snapshotter.usage(context, "a");
         expect(used.inodes - empty.inodes).toBe(1);
-        expect(used.size - empty.size).toBeGreaterThanOrEqual(300_000);
+        expect(used.size - empty.size).toBeGreaterThanOrEqual(130_000);
         await snapshotter.commit(context, "c", { key: "a" });
         expect(await snapshotter.usage(context, "c")).toEqual(used);
         await snapshotter.view(context, "v", { parent: "c" });
-        expect((await snapshotter.usage(context, "v")).size).toBeLessThan(300_000);
+        expect((await snapshotter.usage(context, "v")).size).toBeLessThan(130_000);
       }));
 
     test("the root folder keeps its owner over layers", () =>
       withOne(async (opened) => {
         const { snapshotter, mounted } = opened;
-        const { chown } = await import("node:fs/promises");
-        await layer(opened, "one", { change: (dir) => chown(dir, 1234, 5678) });
-        await layer(opened, "two", { parent: "one", change: (dir) => writeFile(`${dir}/f`, "") });
+        await layer(opened, "one", { change: async (dir) => void (await shell('chown 1234:5678 "$1"', dir)) });
+        await layer(opened, "two", { parent: "one", change: (dir) => writeText(`${dir}/f`, "") });
         await mounted(await snapshotter.prepare(context, "a", { parent: "two" }), async (dir) => {
-          const { uid, gid } = await lstat(dir);
-          expect([uid, gid]).toEqual([1234, 5678]);
+          expect((await shell('stat -c %u:%g "$1"', dir)).trim()).toBe("1234:5678");
         });
       }));
 
@@ -239,7 +261,7 @@ export function snapshotterSuite(
             const key = `k${i}`;
             const mounts = await snapshotter.prepare(context, key, { parent });
             // Written through the mount only now and then: the chain is what counts.
-            if (i % 42 === 1) await mounted(mounts, (dir) => writeFile(`${dir}/f${i}`, String(i)));
+            if (i % 42 === 1) await mounted(mounts, (dir) => writeText(`${dir}/f${i}`, String(i)));
             await snapshotter.commit(context, `c${i}`, { key });
             parent = `c${i}`;
           }
@@ -247,8 +269,8 @@ export function snapshotterSuite(
             .filter((i) => i % 42 === 1)
             .map((i) => `f${i}`);
           await mounted(await snapshotter.prepare(context, "top", { parent }), async (dir) => {
-            expect((await readdir(dir)).toSorted()).toEqual(wanted.toSorted());
-            await writeFile(`${dir}/new`, "");
+            expect(await list(dir)).toEqual(wanted.toSorted());
+            await writeText(`${dir}/new`, "");
           });
         }),
       60_000,
@@ -257,10 +279,10 @@ export function snapshotterSuite(
     test(traits.rebase ? "a parent can be given at commit" : "no parent can be given at commit", () =>
       withOne(async (opened) => {
         const { snapshotter, mounted } = opened;
-        await layer(opened, "base", { change: (dir) => writeFile(`${dir}/low`, "") });
+        await layer(opened, "base", { change: (dir) => writeText(`${dir}/low`, "") });
         await layer(opened, "other");
         const mounts = await snapshotter.prepare(context, "a", { parent: "" });
-        await mounted(mounts, (dir) => writeFile(`${dir}/high`, ""));
+        await mounted(mounts, (dir) => writeText(`${dir}/high`, ""));
         const committed = snapshotter.commit(context, "c", { key: "a", parent: "base" });
         if (!traits.rebase) {
           expect(await classOf(committed)).toBe("invalid-argument");
@@ -269,7 +291,7 @@ export function snapshotterSuite(
         await committed;
         expect((await snapshotter.stat(context, "c")).parent).toBe("base");
         await mounted(await snapshotter.view(context, "v", { parent: "c" }), async (dir) => {
-          expect((await readdir(dir)).toSorted()).toEqual(["high", "low"]);
+          expect(await list(dir)).toEqual(["high", "low"]);
         });
         await snapshotter.prepare(context, "b", { parent: "base" });
         expect(await classOf(snapshotter.commit(context, "d", { key: "b", parent: "other" }))).toBe("invalid-argument");

@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { classified, withContext } from "@stevedore/base/errors";
 import type { ApplyJob, ApplyResult } from "@stevedore/oci/layer-job";
 import { LAYER_FD } from "@stevedore/oci/layer-job";
@@ -79,15 +79,16 @@ function hashNameOf(digest: string): HashName {
 }
 
 /** Whether ids are mapped here: then device nodes cannot be made. */
-function inUserNamespace(): boolean {
-  const fields = readFileSync("/proc/self/uid_map", "utf8").trim().split(/\s+/);
+async function inUserNamespace(): Promise<boolean> {
+  const map = await readFile("/proc/self/uid_map", "utf8");
+  const fields = map.trim().split(/\s+/);
   return fields.join(" ") !== "0 0 4294967295";
 }
 
 /** Runs an apply job. The process must be in a mount namespace of its own. */
 export async function runApply(job: ApplyJob): Promise<ApplyResult> {
   setUmask(0);
-  const userNamespace = inUserNamespace();
+  const userNamespace = await inUserNamespace();
   const target = mountTarget(job, userNamespace);
   const root = enterRoot(job.mountPoint);
   const unpacker = new Unpacker({

@@ -1,4 +1,4 @@
-import { mkdirSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
 import { createGzip, createZstdCompress, type Gzip, type ZstdCompress } from "node:zlib";
 import { classified, withContext } from "@stevedore/base/errors";
 import { type CompareJob, type CompareResult, type JobMount, LAYER_FD } from "@stevedore/oci/layer-job";
@@ -30,8 +30,8 @@ export function readOnly(mount: JobMount): JobMount {
 /** Runs a compare job. The process must be in a mount namespace of its own. */
 export async function runCompare(job: CompareJob): Promise<CompareResult> {
   mountOne({ type: "tmpfs", source: "tmpfs", options: ["mode=0700", "size=1m"] }, job.mountPoint);
-  mkdirSync(`${job.mountPoint}/lower`);
-  mkdirSync(`${job.mountPoint}/upper`);
+  await mkdir(`${job.mountPoint}/lower`);
+  await mkdir(`${job.mountPoint}/upper`);
   mountAll(job.lower.map(readOnly), `${job.mountPoint}/lower`);
   mountAll(job.upper.map(readOnly), `${job.mountPoint}/upper`);
   const pivoted = pivotInto(job.mountPoint);

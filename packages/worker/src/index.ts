@@ -1,6 +1,6 @@
-import { readFileSync, writeSync } from "node:fs";
 import { errorClassOf, messageOf } from "@stevedore/base/errors";
 import type { LayerResult } from "@stevedore/oci/layer-job";
+import { writeAll } from "@stevedore/os/fd";
 import { runApply } from "./apply.ts";
 import { runCompare } from "./compare.ts";
 import { parseJob } from "./job.ts";
@@ -16,12 +16,11 @@ import { parseJob } from "./job.ts";
 export async function runUnpackWorker(_argv: readonly string[] = []): Promise<number> {
   let result: LayerResult;
   try {
-    const job = parseJob(readFileSync(0, "utf8"));
+    const job = parseJob(await Bun.stdin.text());
     result = job.kind === "apply" ? await runApply(job) : await runCompare(job);
   } catch (error) {
     result = { kind: "failed", errorClass: errorClassOf(error), message: messageOf(error) };
   }
-  const bytes = Buffer.from(JSON.stringify(result), "utf8");
-  for (let at = 0; at < bytes.length; ) at += writeSync(1, bytes, at);
+  writeAll(1, Buffer.from(JSON.stringify(result), "utf8"));
   return result.kind === "failed" ? 1 : 0;
 }

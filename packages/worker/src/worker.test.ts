@@ -20,10 +20,10 @@ import { copyTree } from "@stevedore/os/copy-tree";
 import { AT, closeQuietly, O } from "@stevedore/os/fd";
 import { mountRaw, unmount, withTempMount } from "@stevedore/os/mount";
 import { removeTree } from "@stevedore/os/path";
+import { carryOut, type Step } from "@stevedore/os/test-steps";
 import { describeTree } from "@stevedore/os/test-tree";
 import * as fc from "fast-check";
 import { readOnly } from "./compare.ts";
-import { carryOut, steps } from "./test-trees.ts";
 import { cleanPath, Unpacker } from "./unpack.ts";
 import { WalkDiff } from "./walk-diff.ts";
 
@@ -114,6 +114,30 @@ function errorOf(run: () => unknown): { class: string; message: string } {
     return { class: errorClassOf(error), message: error instanceof Error ? error.message : "" };
   }
 }
+
+const part = fc.constantFrom("a", "b", "c", "ü", "long".repeat(20));
+const path = fc.array(part, { minLength: 1, maxLength: 4 }).map((parts) => parts.join("/"));
+const mode = fc.constantFrom(0o644, 0o755, 0o4755, 0o2750, 0o1777, 0o600, 0o400);
+
+const step: fc.Arbitrary<Step> = fc.oneof(
+  fc.record({ do: fc.constant("folder" as const), path, mode }),
+  fc.record({ do: fc.constant("file" as const), path, size: fc.nat(5000), fill: fc.nat(255), mode }),
+  fc.record({ do: fc.constant("file" as const), path, size: fc.constantFrom(0, 1, 512), fill: fc.nat(255), mode }),
+  fc.record({ do: fc.constant("holes" as const), path, size: fc.nat(200_000) }),
+  fc.record({
+    do: fc.constant("symlink" as const),
+    path,
+    to: fc.oneof(path, fc.constantFrom("..", "/", "/a", "../../b")),
+  }),
+  fc.record({ do: fc.constant("link" as const), path, to: path }),
+  fc.record({ do: fc.constantFrom("fifo" as const, "char" as const), path }),
+  fc.record({ do: fc.constant("owner" as const), path, id: fc.nat(70_000) }),
+  fc.record({ do: fc.constant("attribute" as const), path, value: fc.nat(255) }),
+  fc.record({ do: fc.constant("remove" as const), path }),
+  fc.record({ do: fc.constant("remove" as const), path }),
+);
+
+const steps: fc.Arbitrary<Step[]> = fc.array(step, { maxLength: 25 });
 
 const RUNS = Number(process.env["PROPERTY_RUNS"] ?? 150);
 

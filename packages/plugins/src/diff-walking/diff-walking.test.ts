@@ -1,6 +1,7 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { gzipSync, zstdCompressSync } from "node:zlib";
 import { backgroundContext, errorClassOf, messageOf } from "@stevedore/base";
 import { differSuite, tarOf } from "@stevedore/core/diff-suite";
@@ -30,7 +31,7 @@ function folder(): string {
 }
 
 /** The worker from the sources, as this package may not import it. */
-const WORKER = new URL("../../../worker/src/main.ts", import.meta.url).pathname;
+const WORKER = join(import.meta.dir, "..", "..", "..", "worker", "src", "main.ts");
 
 function open(options: Partial<WalkingDifferOptions> & { readonly withFd?: boolean } = {}) {
   const dir = folder();

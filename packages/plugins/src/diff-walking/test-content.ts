@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { closeSync, mkdirSync, openSync, readFileSync, readSync, statSync, writeFileSync } from "node:fs";
+import { mkdir, open, writeFile } from "node:fs/promises";
 import { classified } from "@stevedore/base";
 import type { ContentInfo, ContentStore } from "@stevedore/core/content";
 
@@ -11,12 +11,12 @@ export function createTestContent(
   put(bytes: Uint8Array): string;
   get(digest: string): Uint8Array;
 } {
-  mkdirSync(dir, { recursive: true });
+  const blobs = new Map<string, Uint8Array>();
   const infos = new Map<string, ContentInfo>();
   const pathOf = (digest: string): string => `${dir}/${digest.replace(":", "-")}`;
   const add = (bytes: Uint8Array, labels: Readonly<Record<string, string>>): string => {
     const digest = `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
-    writeFileSync(pathOf(digest), bytes);
+    blobs.set(digest, bytes);
     infos.set(digest, { digest, size: bytes.byteLength, createdAt: new Date(), updatedAt: new Date(), labels });
     return digest;
   };
@@ -30,7 +30,7 @@ export function createTestContent(
   };
   return {
     put: (bytes) => add(bytes, {}),
-    get: (digest) => readFileSync(pathOf(digest)),
+    get: (digest) => blobs.get(info(digest).digest) ?? new Uint8Array(),
     info: async (_context, digest) => Promise.resolve(info(digest)),
     update: async (_context, changed) => {
       const next = { ...info(changed.digest), labels: changed.labels };
@@ -44,19 +44,20 @@ export function createTestContent(
     abort: async () => Promise.resolve(),
     open: async (_context, digest) => {
       const path = pathOf(info(digest).digest);
-      const fd = openSync(path, "r");
-      return Promise.resolve({
-        size: statSync(path).size,
-        ...(options.withFd === false ? {} : { fd }),
+      const bytes = blobs.get(digest) ?? new Uint8Array();
+      await mkdir(dir, { recursive: true });
+      await writeFile(path, bytes);
+      const file = await open(path, "r");
+      return {
+        size: bytes.byteLength,
+        ...(options.withFd === false ? {} : { fd: file.fd }),
         readAt: async (offset: number, length: number) => {
           const buffer = new Uint8Array(length);
-          return Promise.resolve(buffer.subarray(0, readSync(fd, buffer, 0, length, offset)));
+          const { bytesRead } = await file.read(buffer, 0, length, offset);
+          return buffer.subarray(0, bytesRead);
         },
-        [Symbol.asyncDispose]: async () => {
-          closeSync(fd);
-          return Promise.resolve();
-        },
-      });
+        [Symbol.asyncDispose]: () => file.close(),
+      };
     },
     writer: async (_context, { ref }) => {
       let parts: Uint8Array[] = [];

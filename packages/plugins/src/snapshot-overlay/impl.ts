@@ -1,5 +1,4 @@
-import { existsSync, readFileSync } from "node:fs";
-import { chmod, lchown, lstat, mkdir, readdir, rename } from "node:fs/promises";
+import { access, chmod, lchown, lstat, mkdir, readdir, readFile, rename } from "node:fs/promises";
 import { createLogger, type Logger, messageOf, type RequestContext } from "@stevedore/base";
 import { coalesce } from "@stevedore/core/coalesce";
 import type { Labels } from "@stevedore/core/labels";
@@ -61,8 +60,8 @@ async function prepareRoot({ root, mountOptions = [] }: OverlayOptions): Promise
   await requireEntryTypes(root);
   const chosen = [...mountOptions];
   const has = (key: string): boolean => chosen.some((option) => option === key || option.startsWith(`${key}=`));
-  if (!has("userxattr") && needsUserXattr(root)) chosen.push("userxattr");
-  if (!has("index") && existsSync("/sys/module/overlay/parameters/index")) chosen.push("index=off");
+  if (!has("userxattr") && (await needsUserXattr(root))) chosen.push("userxattr");
+  if (!has("index") && (await exists("/sys/module/overlay/parameters/index"))) chosen.push("index=off");
   return chosen;
 }
 
@@ -87,12 +86,22 @@ async function requireEntryTypes(root: string): Promise<void> {
 }
 
 /** In a user namespace overlayfs keeps its marks in user.overlay.*; tmpfs has no such attributes. */
-function needsUserXattr(root: string): boolean {
-  return inUserNamespace() && fileSystemInfo(root).type !== FS_MAGIC.TMPFS;
+async function needsUserXattr(root: string): Promise<boolean> {
+  return (await inUserNamespace()) && fileSystemInfo(root).type !== FS_MAGIC.TMPFS;
 }
 
-function inUserNamespace(): boolean {
-  const fields = readFileSync("/proc/self/uid_map", "utf8").trim().split(/\s+/);
+async function exists(path: string): Promise<boolean> {
+  try {
+    await access(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function inUserNamespace(): Promise<boolean> {
+  const map = await readFile("/proc/self/uid_map", "utf8");
+  const fields = map.trim().split(/\s+/);
   return fields.join(" ") !== "0 0 4294967295";
 }
 

@@ -10,12 +10,11 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname } from "node:path";
-import { makeNode, openEntry, setXattrEntryAt, truncateOpen, writeAt } from "@stevedore/os/at-calls";
-import { AT, closeQuietly, O } from "@stevedore/os/fd";
-import { S } from "@stevedore/os/stat";
-import * as fc from "fast-check";
+import { makeNode, openEntry, setXattrEntryAt, truncateOpen, writeAt } from "./at-calls.ts";
+import { AT, closeQuietly, O } from "./fd.ts";
+import { S } from "./stat.ts";
 
-/** Only for tests: random trees, made by small steps that often meet each other. */
+/** Only for tests: trees made by small steps, so that random ones can be made. */
 
 export type Step =
   | { readonly do: "folder"; readonly path: string; readonly mode: number }
@@ -27,30 +26,6 @@ export type Step =
   | { readonly do: "owner"; readonly path: string; readonly id: number }
   | { readonly do: "attribute"; readonly path: string; readonly value: number }
   | { readonly do: "remove"; readonly path: string };
-
-const part = fc.constantFrom("a", "b", "c", "ü", "long".repeat(20));
-const path = fc.array(part, { minLength: 1, maxLength: 4 }).map((parts) => parts.join("/"));
-const mode = fc.constantFrom(0o644, 0o755, 0o4755, 0o2750, 0o1777, 0o600, 0o400);
-
-const step: fc.Arbitrary<Step> = fc.oneof(
-  fc.record({ do: fc.constant("folder" as const), path, mode }),
-  fc.record({ do: fc.constant("file" as const), path, size: fc.nat(5000), fill: fc.nat(255), mode }),
-  fc.record({ do: fc.constant("file" as const), path, size: fc.constantFrom(0, 1, 512), fill: fc.nat(255), mode }),
-  fc.record({ do: fc.constant("holes" as const), path, size: fc.nat(200_000) }),
-  fc.record({
-    do: fc.constant("symlink" as const),
-    path,
-    to: fc.oneof(path, fc.constantFrom("..", "/", "/a", "../../b")),
-  }),
-  fc.record({ do: fc.constant("link" as const), path, to: path }),
-  fc.record({ do: fc.constantFrom("fifo" as const, "char" as const), path }),
-  fc.record({ do: fc.constant("owner" as const), path, id: fc.nat(70_000) }),
-  fc.record({ do: fc.constant("attribute" as const), path, value: fc.nat(255) }),
-  fc.record({ do: fc.constant("remove" as const), path }),
-  fc.record({ do: fc.constant("remove" as const), path }),
-);
-
-export const steps: fc.Arbitrary<Step[]> = fc.array(step, { maxLength: 25 });
 
 /** Times are whole seconds that grow, so that every change shows. */
 let clock = 1_000_000_000;
