@@ -117,7 +117,13 @@ export type Removed =
     }
   | { readonly kind: "image"; readonly namespace: string; readonly name: string }
   | { readonly kind: "lease"; readonly namespace: string; readonly id: string }
-  | { readonly kind: "ingest"; readonly namespace: string; readonly ref: string; readonly backendRef: string };
+  | {
+      readonly kind: "ingest";
+      readonly namespace: string;
+      readonly ref: string;
+      readonly backendRef: string;
+      readonly expected: string;
+    };
 
 interface Run {
   /** Nodes that were reached, flat ones under their own name. */
@@ -347,8 +353,8 @@ const dropLease = statement<{ id: string }, [string, string]>(
 const dropLeaseResources = statement<never, [string, string]>(
   "DELETE FROM lease_resources WHERE namespace = ? AND lease = ?",
 );
-const dropIngest = statement<{ backend_ref: string }, [string, string]>(
-  "DELETE FROM ingests WHERE namespace = ? AND ref = ? RETURNING backend_ref",
+const dropIngest = statement<{ backend_ref: string; expected: string }, [string, string]>(
+  "DELETE FROM ingests WHERE namespace = ? AND ref = ? RETURNING backend_ref, expected",
 );
 
 function removeRow(db: Database, node: Node): Removed | undefined {
@@ -376,7 +382,9 @@ function removeRow(db: Database, node: Node): Removed | undefined {
   }
   if (kind === "ingest") {
     const row = dropIngest(db).get(namespace, key);
-    return row === null ? undefined : { kind, namespace, ref: key, backendRef: row.backend_ref };
+    return row === null
+      ? undefined
+      : { kind, namespace, ref: key, backendRef: row.backend_ref, expected: row.expected };
   }
   return undefined;
 }

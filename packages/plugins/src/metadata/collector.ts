@@ -106,8 +106,10 @@ export class MetadataCollector implements GarbageCollector {
 
   #noteRow(row: Removed): void {
     if (row.kind === "content") this.#digests.add(row.digest);
-    else if (row.kind === "ingest") this.#ingests.add(row.backendRef);
-    else if (row.kind === "snapshot") this.discardSnapshot(row.snapshotter, row.backendKey);
+    else if (row.kind === "ingest") {
+      this.#ingests.add(row.backendRef);
+      if (row.expected !== "") this.#digests.add(row.expected);
+    } else if (row.kind === "snapshot") this.discardSnapshot(row.snapshotter, row.backendKey);
   }
 
   /** What a crash left on disk without a record. Once per start: later garbage is noted when it is made. */

@@ -126,6 +126,7 @@ export class MetadataContentStore implements ContentStore {
       database: this.#database,
       backend: this.#backend,
       digests: this.#digests,
+      discard: this.#discard,
       scope,
       ref,
       backendRef,
@@ -203,7 +204,8 @@ export class MetadataContentStore implements ContentStore {
   }
 
   async abort(context: RequestContext, ref: string): Promise<void> {
-    const { backendRef } = await this.#database.call("abortIngest", { scope: scopeOf(context), ref });
+    const { backendRef, released } = await this.#database.call("abortIngest", { scope: scopeOf(context), ref });
+    if (released !== "") this.#discard(released);
     await this.#backend.abort(context, backendRef).catch((error: unknown) => {
       if (!isErrorClass(error, "not-found")) throw error;
     });
@@ -218,6 +220,7 @@ interface NamespacedWriterOptions {
   readonly database: MetadataDatabase;
   readonly backend: ContentStore;
   readonly digests: KeyedLock;
+  readonly discard: (digest: string) => void;
   readonly scope: Scope;
   readonly ref: string;
   readonly backendRef: string;
@@ -314,13 +317,14 @@ class NamespacedWriter implements ContentWriter {
           if (!isErrorClass(error, "already-exists")) throw error;
         });
     }
-    const { existed } = await database.call("commitContent", {
+    const { existed, released } = await database.call("commitContent", {
       scope,
       ref,
       digest: found.digest,
       size: found.size,
       labels: options.labels ?? {},
     });
+    if (released !== "") this.#options.discard(released);
     if (existed) throw classified("already-exists", `content ${found.digest}: already exists`);
     return found.digest;
   }

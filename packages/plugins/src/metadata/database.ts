@@ -4,7 +4,7 @@ import { classified, createLogger, type Logger } from "@stevedore/base";
 import type { Removed } from "./collection.ts";
 import { type Call, type DamageReport, errorOf, type FromWriter, isFromWriter, type ToWriter } from "./messages.ts";
 import type { ProcedureArgs, ProcedureName, ProcedureResult } from "./procedures.ts";
-import { statement } from "./statement.ts";
+import { closeConnection, statement } from "./statement.ts";
 import { openReader } from "./writer.ts";
 
 export interface MetadataOptions {
@@ -143,7 +143,7 @@ export class MetadataDatabase implements AsyncDisposable {
       await promise;
     }
     this.#worker.terminate();
-    this.reader.close();
+    closeConnection(this.reader);
   }
 
   #queueFlush(): void {

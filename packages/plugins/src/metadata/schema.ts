@@ -1,4 +1,7 @@
 import type { Database } from "bun:sqlite";
+import { statement } from "./statement.ts";
+
+const userVersion = statement<{ user_version: number }, []>("PRAGMA user_version");
 
 /**
  * The numbered steps from an empty file to today's schema. A step is never changed once released: the file's
@@ -71,7 +74,7 @@ export const SCHEMA_VERSION = MIGRATIONS.length;
 
 /** The schema version of an open file: how many migrations it has. */
 export function schemaVersion(db: Database): number {
-  return db.prepare<{ user_version: number }, []>("PRAGMA user_version").get()?.user_version ?? 0;
+  return userVersion(db).get()?.user_version ?? 0;
 }
 
 /**

@@ -6,6 +6,16 @@ function prepare<Row, Params extends SQLQueryBindings[]>(db: Database, sql: stri
 
 type Prepared<Row, Params extends SQLQueryBindings[]> = ReturnType<typeof prepare<Row, Params>>;
 
+/** What has to be finalized before a connection lets go of its files. */
+const finalizable = new WeakMap<Database, { finalize(): void }[]>();
+
+/** Closes a connection at once; with live statements SQLite would keep its files open. */
+export function closeConnection(db: Database): void {
+  for (const each of finalizable.get(db) ?? []) each.finalize();
+  finalizable.delete(db);
+  db.close();
+}
+
 /**
  * A statement prepared once per connection. Bun's own cache (`query`) holds twenty.
  *
@@ -20,6 +30,9 @@ export function statement<Row, Params extends SQLQueryBindings[]>(
     if (known !== undefined) return known;
     const made = prepare<Row, Params>(db, sql);
     prepared.set(db, made);
+    const all = finalizable.get(db);
+    if (all === undefined) finalizable.set(db, [made]);
+    else all.push(made);
     return made;
   };
 }

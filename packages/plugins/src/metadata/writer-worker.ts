@@ -1,5 +1,6 @@
 import type { Removed } from "./collection.ts";
 import { type FromWriter, failureOf, isToWriter, type ToWriter } from "./messages.ts";
+import { closeConnection } from "./statement.ts";
 import { Writer } from "./writer.ts";
 
 /**
@@ -95,7 +96,7 @@ async function mark(owner: Writer): Promise<string[]> {
       }
     }
   } finally {
-    reader.close();
+    closeConnection(reader);
   }
 }
 

@@ -13,6 +13,7 @@ import {
   UNSYNCED,
 } from "./procedures.ts";
 import { migrate, NewerSchemaError } from "./schema.ts";
+import { closeConnection, statement } from "./statement.ts";
 import type { Transaction, WriterMemory } from "./transaction.ts";
 
 /** Files up to this size are checked page by page when opened: about 0.3 s at 1 GB/s. Larger ones only by their schema. */
@@ -113,7 +114,7 @@ export class Writer implements Disposable {
     } catch {
       // A full disk: the log stays and is read at the next open.
     }
-    this.#db.close();
+    closeConnection(this.#db);
   }
 
   #runTogether(calls: readonly Call[]): BatchResult {
@@ -187,19 +188,21 @@ class DamagedError extends Error {
   override readonly name = "DamagedError";
 }
 
+const quickCheck = statement<{ quick_check: string }, []>("PRAGMA quick_check(1)");
+
 function openChecked(path: string): Database {
   const db = new Database(path, { create: true, readwrite: true });
   try {
     db.exec(`PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
       PRAGMA journal_size_limit = ${LOG_LIMIT_BYTES}; PRAGMA cache_size = -${CACHE_KIB}; PRAGMA foreign_keys = OFF`);
     if (statSync(path).size <= MAX_CHECKED_BYTES) {
-      const result = db.prepare<{ quick_check: string }, []>("PRAGMA quick_check(1)").get()?.quick_check;
+      const result = quickCheck(db).get()?.quick_check;
       if (result !== "ok") throw new DamagedError(`quick check: ${result ?? "no answer"}`);
     }
     migrate(db);
     return db;
   } catch (error) {
-    db.close();
+    closeConnection(db);
     throw error;
   }
 }

@@ -109,6 +109,7 @@ export function openIngest(tx: Transaction, args: OpenIngest): OpenedIngest {
   return { exists: false, backendRef };
 }
 
+/** @returns whether the blob was there already, and the digest of a shared blob the ingest held and no longer does ("" for none) */
 export function commitContent(
   tx: Transaction,
   args: {
@@ -118,7 +119,7 @@ export function commitContent(
     readonly size: number;
     readonly labels: Labels;
   },
-): { readonly existed: boolean } {
+): { readonly existed: boolean; readonly released: string } {
   const { scope, digest } = args;
   ensureNamespace(tx, scope.namespace);
   const existed = select(tx.db).get(scope.namespace, digest) !== null;
@@ -127,25 +128,26 @@ export function commitContent(
     insert(tx.db).run(scope.namespace, digest, args.size, encodeLabels(labels), tx.now, tx.now);
     touchLabels(tx, scope.namespace, labels);
   }
-  dropIngest(tx.db).get(scope.namespace, args.ref);
+  const expected = dropIngest(tx.db).get(scope.namespace, args.ref)?.expected ?? "";
   removeFromLease(tx, scope, "ingests", args.ref);
   leaseContent(tx, scope, digest);
-  return { existed };
+  return { existed, released: expected === digest ? "" : expected };
 }
 
 function leaseContent(tx: Transaction, scope: Scope, digest: string): void {
   addToLease(tx, scope, "content", digest);
 }
 
-/** @returns what to abort in the backend */
+/** @returns what to abort in the backend, and the digest of a shared blob the ingest held ("" for none) */
 export function abortIngest(
   tx: Transaction,
   args: { readonly scope: Scope; readonly ref: string },
-): { readonly backendRef: string } {
+): { readonly backendRef: string; readonly released: string } {
   const row = dropIngest(tx.db).get(args.scope.namespace, args.ref);
   if (row === null) throw classified("not-found", `reference ${args.ref}: not found`);
   removeFromLease(tx, args.scope, "ingests", args.ref);
-  return { backendRef: row.backend_ref };
+  if (row.expected !== "") tx.dirty();
+  return { backendRef: row.backend_ref, released: row.expected };
 }
 
 /** @throws invalid-argument `info.Labels: ...` */
