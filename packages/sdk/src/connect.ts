@@ -36,7 +36,7 @@ export function connectClient(options: ConnectOptions): Client {
   });
   const versions = lazyClient(
     transport,
-    async () => (await import("@stevedore/wire/gen/containerd/services/version/v1/version_pb")).Version,
+    async () => (await import("@stevedore/wire/gen/light/containerd/services/version/v1/version_pb")).Version,
   );
   return {
     containers: containersProxy(transport),

@@ -49,15 +49,15 @@ export async function cleanUp(
   });
   const recorded = await readExitRecord(bundle);
   const exit = recorded !== undefined && recorded.pid === pid ? recorded : undefined;
-  const [{ create, toBinary }, { timestampFromDate }, { DeleteResponseSchema }] = await Promise.all([
-    import("@bufbuild/protobuf"),
-    import("@bufbuild/protobuf/wkt"),
-    import("@stevedore/wire/gen/containerd/task/v3/shim_pb"),
+  const [{ makeMessage, encodeMessage }, { timestampFromDate }, { DeleteResponseSchema }] = await Promise.all([
+    import("@stevedore/wire/codec"),
+    import("@stevedore/wire/light/wkt"),
+    import("@stevedore/wire/gen/light/containerd/task/v3/shim_pb"),
   ]);
-  const response = create(DeleteResponseSchema, {
+  const response = makeMessage(DeleteResponseSchema, {
     pid,
     exitStatus: exit?.status ?? 128 + SIGKILL,
     exitedAt: timestampFromDate(exit?.exitedAt ?? new Date()),
   });
-  return toBinary(DeleteResponseSchema, response);
+  return encodeMessage(DeleteResponseSchema, response);
 }

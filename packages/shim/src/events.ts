@@ -1,8 +1,8 @@
-import type { MessageInitShape } from "@bufbuild/protobuf";
 import { messageOf } from "@stevedore/base/errors";
 import type { Logger } from "@stevedore/base/log";
 import type { Client } from "@stevedore/ttrpc";
-import type * as TaskEvents from "@stevedore/wire/gen/containerd/events/task_pb";
+import type { MessageInitShape } from "@stevedore/wire/codec";
+import type * as TaskEvents from "@stevedore/wire/gen/light/containerd/events/task_pb";
 
 /** Topics of the events a shim sends, by message name; clients subscribe to them. */
 const TOPICS = {
@@ -121,15 +121,17 @@ export class EventPublisher {
 
   async #forwardOnce(event: QueuedEvent): Promise<void> {
     const { namespace, ttrpcAddress } = this.#options;
-    const { create, toBinary } = await import("@bufbuild/protobuf");
-    const { ForwardRequestSchema } = await import("@stevedore/wire/gen/containerd/services/events/ttrpc/v1/events_pb");
+    const { makeMessage, encodeMessage } = await import("@stevedore/wire/codec");
+    const { ForwardRequestSchema } = await import(
+      "@stevedore/wire/gen/light/containerd/services/events/ttrpc/v1/events_pb"
+    );
     if (this.#client === undefined || this.#client.isClosed) {
       const { Client: TtrpcClient, connectUnix } = await import("@stevedore/ttrpc");
       this.#client = new TtrpcClient(await connectUnix(ttrpcAddress));
     }
     const milliseconds = event.at.getTime();
     const seconds = Math.floor(milliseconds / 1000);
-    const request = create(ForwardRequestSchema, {
+    const request = makeMessage(ForwardRequestSchema, {
       envelope: {
         timestamp: { seconds: BigInt(seconds), nanos: (milliseconds - seconds * 1000) * 1_000_000 },
         namespace,
@@ -140,7 +142,7 @@ export class EventPublisher {
     await this.#client.call(
       "containerd.services.events.ttrpc.v1.Events",
       "Forward",
-      toBinary(ForwardRequestSchema, request),
+      encodeMessage(ForwardRequestSchema, request),
       { timeoutMs: FORWARD_TIMEOUT_MS, metadata: [["containerd-namespace-ttrpc", namespace]] },
     );
   }
@@ -148,9 +150,9 @@ export class EventPublisher {
   async #publishByCommand(event: QueuedEvent): Promise<void> {
     const { publishBinary, grpcAddress, namespace, env } = this.#options;
     if (publishBinary === "") return;
-    const [{ create, toBinary }, { AnySchema }, { runCommand }] = await Promise.all([
-      import("@bufbuild/protobuf"),
-      import("@bufbuild/protobuf/wkt"),
+    const [{ makeMessage, encodeMessage }, { AnySchema }, { runCommand }] = await Promise.all([
+      import("@stevedore/wire/codec"),
+      import("@stevedore/wire/light/wkt"),
       import("@stevedore/os/spawn"),
     ]);
     const { typeUrl, value } = event;
@@ -158,7 +160,7 @@ export class EventPublisher {
       [publishBinary, "--address", grpcAddress, "publish", "--topic", event.topic, "--namespace", namespace],
       {
         env,
-        input: toBinary(AnySchema, create(AnySchema, { typeUrl, value })),
+        input: encodeMessage(AnySchema, makeMessage(AnySchema, { typeUrl, value })),
         signal: AbortSignal.timeout(FORWARD_TIMEOUT_MS),
       },
     );
@@ -171,11 +173,11 @@ async function encodeEvent<Name extends EventName>(
   fields: EventFields<Name>,
   at: Date,
 ): Promise<QueuedEvent> {
-  const [{ create, toBinary }, schemas] = await Promise.all([
-    import("@bufbuild/protobuf"),
-    import("@stevedore/wire/gen/containerd/events/task_pb"),
+  const [{ makeMessage, encodeMessage }, schemas] = await Promise.all([
+    import("@stevedore/wire/codec"),
+    import("@stevedore/wire/gen/light/containerd/events/task_pb"),
   ]);
   const schema = schemas[`${name}Schema`];
-  const value = toBinary(schema, create(schema, fields));
+  const value = encodeMessage(schema, makeMessage(schema, fields));
   return { topic: TOPICS[name], typeUrl: schema.typeName, value, at };
 }

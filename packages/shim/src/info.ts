@@ -1,8 +1,8 @@
-import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { AnySchema } from "@bufbuild/protobuf/wkt";
 import { encodeText } from "@stevedore/base/bytes";
 import { findExecutable } from "@stevedore/os/spawn";
-import { RuntimeInfoSchema } from "@stevedore/wire/gen/containerd/types/introspection_pb";
+import { decodeMessage, encodeMessage, makeMessage } from "@stevedore/wire/codec";
+import { RuntimeInfoSchema } from "@stevedore/wire/gen/light/containerd/types/introspection_pb";
+import { AnySchema } from "@stevedore/wire/light/wkt";
 import { childEnvironment } from "./environment.ts";
 import { decodeOptions } from "./options.ts";
 import { DEFAULT_RUNTIME, RuntimeClient } from "./runc/client.ts";
@@ -22,7 +22,7 @@ export interface InfoOptions {
 
 /** What `-info` prints: a RuntimeInfo. @throws not-found without the runtime's binary */
 export async function runtimeInfo(options: InfoOptions): Promise<Uint8Array> {
-  const any = options.stdin.byteLength === 0 ? undefined : fromBinary(AnySchema, options.stdin);
+  const any = options.stdin.byteLength === 0 ? undefined : decodeMessage(AnySchema, options.stdin);
   const decoded = await decodeOptions(any);
   const command = decoded.binaryName === "" ? DEFAULT_RUNTIME : decoded.binaryName;
   const env = childEnvironment(options.env);
@@ -30,11 +30,11 @@ export async function runtimeInfo(options: InfoOptions): Promise<Uint8Array> {
   const runtime = new RuntimeClient({ command: binary, root: "", log: "", systemdCgroup: false, env });
   // Runtimes before runc 1.1 do not know the command; everything else is still worth telling.
   const features = await runtime.features().catch(() => undefined);
-  const info = create(RuntimeInfoSchema, {
+  const info = makeMessage(RuntimeInfoSchema, {
     name: RUNTIME_NAME,
     version: { version: options.version, revision: options.revision },
     ...(any === undefined ? {} : { options: { typeUrl: any.typeUrl, value: any.value } }),
     ...(features === undefined ? {} : { features: { typeUrl: FEATURES_TYPE, value: encodeText(features.trim()) } }),
   });
-  return toBinary(RuntimeInfoSchema, info);
+  return encodeMessage(RuntimeInfoSchema, info);
 }

@@ -1,6 +1,6 @@
-import { create, type DescService, fromBinary, isMessage, toBinary } from "@bufbuild/protobuf";
 import { classified, messageOf } from "@stevedore/base/errors";
 import type { Method } from "@stevedore/ttrpc/server";
+import { type DescService, decodeMessage, encodeMessage, isMessage, makeMessage } from "@stevedore/wire/codec";
 import type { ServiceImpl } from "@stevedore/wire/rpc/types";
 
 /** A service whose descriptors are loaded at its first call: a shim speaks one version of the API and offers two. */
@@ -25,10 +25,10 @@ export function lazyMethods<S extends DescService>(service: LazyService<S>): Rec
         if (method === undefined || typeof implementation !== "function") {
           throw classified("not-implemented", `method ${name} not implemented`);
         }
-        const request = decode(() => fromBinary(method.input, payload));
+        const request = decode(() => decodeMessage(method.input, payload));
         const answer: unknown = await Reflect.apply(implementation, service.implementation, [request, call]);
-        if (isMessage(answer)) return toBinary(method.output, answer);
-        return toBinary(method.output, create(method.output, isFields(answer) ? answer : {}));
+        if (isMessage(answer)) return encodeMessage(method.output, answer);
+        return encodeMessage(method.output, makeMessage(method.output, isFields(answer) ? answer : {}));
       },
     };
   }

@@ -1,5 +1,5 @@
-import { fromBinary } from "@bufbuild/protobuf";
 import { classified } from "@stevedore/base/errors";
+import { decodeMessage } from "@stevedore/wire/codec";
 
 /** containerd.runc.v1.Options, as the shim uses them. "" and 0 mean unset. */
 export interface RuncOptions {
@@ -55,8 +55,8 @@ export function typeName(typeUrl: string): string {
 export async function decodeOptions(any: AnyBytes | undefined): Promise<RuncOptions> {
   if (any === undefined || any.value.byteLength === 0) return DEFAULT_OPTIONS;
   if (typeName(any.typeUrl) !== OPTIONS_TYPE) throw wrongType("runtime options", any.typeUrl, OPTIONS_TYPE);
-  const { OptionsSchema } = await import("@stevedore/wire/gen/containerd/runc/v1/options_pb");
-  const message = fromBinary(OptionsSchema, any.value);
+  const { OptionsSchema } = await import("@stevedore/wire/gen/light/containerd/runc/v1/options_pb");
+  const message = decodeMessage(OptionsSchema, any.value);
   return {
     noPivotRoot: message.noPivotRoot,
     noNewKeyring: message.noNewKeyring,
@@ -88,8 +88,8 @@ export async function decodeCheckpointOptions(any: AnyBytes | undefined): Promis
   if (any !== undefined && typeName(any.typeUrl) !== CHECKPOINT_OPTIONS_TYPE) {
     throw wrongType("checkpoint options", any.typeUrl, CHECKPOINT_OPTIONS_TYPE);
   }
-  const { CheckpointOptionsSchema } = await import("@stevedore/wire/gen/containerd/runc/v1/options_pb");
-  const message = fromBinary(CheckpointOptionsSchema, any?.value ?? new Uint8Array());
+  const { CheckpointOptionsSchema } = await import("@stevedore/wire/gen/light/containerd/runc/v1/options_pb");
+  const message = decodeMessage(CheckpointOptionsSchema, any?.value ?? new Uint8Array());
   return {
     exit: message.exit,
     openTcp: message.openTcp,

@@ -8,6 +8,7 @@ import {
   pidfdExitStatus,
   Reaper,
   setChildSubreaper,
+  setProcessName,
   signalPidfd,
 } from "@stevedore/os/process";
 import { peerCredentials } from "@stevedore/os/socket";
@@ -54,6 +55,7 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
     debug: flags.debug,
     fields: { runtime: "io.containerd.runc.v2", namespace, id },
   });
+  setProcessName("containerd-shim-runc-v2"); // what ps and pgrep look for
   setChildSubreaper();
   const exits = new ShimExits();
   const stopped = Promise.withResolvers<void>();
@@ -80,7 +82,7 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
     "containerd.task.v3.Task",
     lazyMethods({
       methods: TASK_METHODS,
-      load: async () => (await import("@stevedore/wire/gen/containerd/task/v3/shim_pb")).Task,
+      load: async () => (await import("@stevedore/wire/gen/light/containerd/task/v3/shim_pb")).Task,
       implementation: tasks,
     }),
   );
@@ -88,7 +90,7 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
     "containerd.task.v2.Task",
     lazyMethods({
       methods: TASK_METHODS,
-      load: async () => (await import("@stevedore/wire/gen/containerd/task/v2/shim_pb")).Task,
+      load: async () => (await import("@stevedore/wire/gen/light/containerd/task/v2/shim_pb")).Task,
       implementation: tasks,
     }),
   );

@@ -45,10 +45,12 @@ export type Bootstrap =
  */
 export async function readBootstrap(input: Uint8Array, id: string): Promise<Bootstrap> {
   if (input.byteLength === 0) return { kind: "older", options: undefined };
-  const { fromBinary } = await import("@bufbuild/protobuf");
-  const { BootstrapParamsSchema } = await import("@stevedore/wire/gen/containerd/runtime/bootstrap/v1/bootstrap_pb");
+  const { decodeMessage } = await import("@stevedore/wire/codec");
+  const { BootstrapParamsSchema } = await import(
+    "@stevedore/wire/gen/light/containerd/runtime/bootstrap/v1/bootstrap_pb"
+  );
   try {
-    const params = fromBinary(BootstrapParamsSchema, input);
+    const params = decodeMessage(BootstrapParamsSchema, input);
     if (params.instanceId === id) {
       const values = params.extensions.flatMap(({ value }) => (value === undefined ? [] : [value]));
       return {
@@ -64,9 +66,9 @@ export async function readBootstrap(input: Uint8Array, id: string): Promise<Boot
   } catch {
     // An Any's value need not be text, as a namespace must be.
   }
-  const { AnySchema } = await import("@bufbuild/protobuf/wkt");
+  const { AnySchema } = await import("@stevedore/wire/light/wkt");
   try {
-    const any = fromBinary(AnySchema, input);
+    const any = decodeMessage(AnySchema, input);
     return { kind: "older", options: any.typeUrl === "" ? undefined : any };
   } catch (cause) {
     throw classified("invalid-argument", `read runtime options from stdin: ${messageOf(cause)}`, { cause });
@@ -121,10 +123,12 @@ function mergeFlags(flags: ShimFlags, bootstrap: Bootstrap): ShimFlags {
 }
 
 async function encodeResult(address: string): Promise<Uint8Array> {
-  const { create, toBinary } = await import("@bufbuild/protobuf");
-  const { BootstrapResultSchema } = await import("@stevedore/wire/gen/containerd/runtime/bootstrap/v1/bootstrap_pb");
-  const result = create(BootstrapResultSchema, { version: PROTOCOL_VERSION, address, protocol: "ttrpc" });
-  return toBinary(BootstrapResultSchema, result);
+  const { makeMessage, encodeMessage } = await import("@stevedore/wire/codec");
+  const { BootstrapResultSchema } = await import(
+    "@stevedore/wire/gen/light/containerd/runtime/bootstrap/v1/bootstrap_pb"
+  );
+  const result = makeMessage(BootstrapResultSchema, { version: PROTOCOL_VERSION, address, protocol: "ttrpc" });
+  return encodeMessage(BootstrapResultSchema, result);
 }
 
 interface Launch {

@@ -1,19 +1,19 @@
-import { create, type DescMessage, toBinary } from "@bufbuild/protobuf";
 import { type Cgroup, readCgroupMetrics } from "@stevedore/os/cgroup";
+import { type DescMessage, encodeMessage, makeMessage } from "@stevedore/wire/codec";
 import type { AnyBytes } from "./options.ts";
 
 /** The resource use of a cgroup, as the metrics message of its version. @throws not-found when it is gone */
 export async function readStats(cgroup: Cgroup): Promise<AnyBytes> {
   const read = readCgroupMetrics(cgroup);
   if (read.version === 2) {
-    const { MetricsSchema } = await import("@stevedore/wire/gen/io/containerd/cgroups/v2/metrics_pb");
+    const { MetricsSchema } = await import("@stevedore/wire/gen/light/io/containerd/cgroups/v2/metrics_pb");
     return encode(MetricsSchema, { ...read.metrics });
   }
-  const { MetricsSchema } = await import("@stevedore/wire/gen/io/containerd/cgroups/v1/metrics_pb");
+  const { MetricsSchema } = await import("@stevedore/wire/gen/light/io/containerd/cgroups/v1/metrics_pb");
   return encode(MetricsSchema, { ...read.metrics });
 }
 
 // The counters have the message's field names; only their lists are read-only, which the message's type does not know.
 function encode(schema: DescMessage, fields: Record<string, unknown>): AnyBytes {
-  return { typeUrl: schema.typeName, value: toBinary(schema, create(schema, fields)) };
+  return { typeUrl: schema.typeName, value: encodeMessage(schema, makeMessage(schema, fields)) };
 }

@@ -1,7 +1,7 @@
-import type { MessageInitShape } from "@bufbuild/protobuf";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { classified, messageOf } from "@stevedore/base/errors";
-import type { StateResponseSchema } from "@stevedore/wire/gen/containerd/task/v3/shim_pb";
+import type { MessageInitShape } from "@stevedore/wire/codec";
+import type { StateResponseSchema } from "@stevedore/wire/gen/light/containerd/task/v3/shim_pb";
+import type { Timestamp } from "@stevedore/wire/light/wkt";
 import { Container } from "./container.ts";
 import type { EventPublisher } from "./events.ts";
 import { type AnyBytes, decodeCheckpointOptions, decodeOptions } from "./options.ts";
@@ -318,10 +318,10 @@ function mountFields({ type, source, target, options }: MountFields): MountField
 }
 
 async function processDetails(execId: string): Promise<AnyBytes> {
-  const [{ create, toBinary }, { ProcessDetailsSchema }] = await Promise.all([
-    import("@bufbuild/protobuf"),
-    import("@stevedore/wire/gen/containerd/runc/v1/options_pb"),
+  const [{ makeMessage, encodeMessage }, { ProcessDetailsSchema }] = await Promise.all([
+    import("@stevedore/wire/codec"),
+    import("@stevedore/wire/gen/light/containerd/runc/v1/options_pb"),
   ]);
-  const details = create(ProcessDetailsSchema, { execId });
-  return { typeUrl: ProcessDetailsSchema.typeName, value: toBinary(ProcessDetailsSchema, details) };
+  const details = makeMessage(ProcessDetailsSchema, { execId });
+  return { typeUrl: ProcessDetailsSchema.typeName, value: encodeMessage(ProcessDetailsSchema, details) };
 }

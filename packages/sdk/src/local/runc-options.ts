@@ -1,6 +1,7 @@
 /** Options of runc in the form its shim takes them. */
-import { create, toBinary } from "@bufbuild/protobuf";
+
 import type { AnyValue } from "@stevedore/core";
+import { encodeMessage, makeMessage } from "@stevedore/wire/codec";
 
 export interface RuncRequest {
   readonly binary: string;
@@ -13,27 +14,27 @@ export async function runcOptions(request: RuncRequest): Promise<AnyValue> {
   const typeUrl = "containerd.runc.v1.Options";
   if (request.binary === "" && request.root === "" && !request.systemdCgroup)
     return { typeUrl, value: new Uint8Array() };
-  const { OptionsSchema } = await import("@stevedore/wire/gen/containerd/runc/v1/options_pb");
-  const message = create(OptionsSchema, {
+  const { OptionsSchema } = await import("@stevedore/wire/gen/light/containerd/runc/v1/options_pb");
+  const message = makeMessage(OptionsSchema, {
     binaryName: request.binary,
     root: request.root,
     systemdCgroup: request.systemdCgroup,
   });
-  return { typeUrl, value: toBinary(OptionsSchema, message) };
+  return { typeUrl, value: encodeMessage(OptionsSchema, message) };
 }
 
 /** Task options that ask runc not to pivot into the root file system. */
 export async function noPivotOptions(base: AnyValue | undefined): Promise<AnyValue> {
-  const { fromBinary } = await import("@bufbuild/protobuf");
-  const { OptionsSchema } = await import("@stevedore/wire/gen/containerd/runc/v1/options_pb");
-  const message = base === undefined ? create(OptionsSchema) : fromBinary(OptionsSchema, base.value);
+  const { decodeMessage } = await import("@stevedore/wire/codec");
+  const { OptionsSchema } = await import("@stevedore/wire/gen/light/containerd/runc/v1/options_pb");
+  const message = base === undefined ? makeMessage(OptionsSchema) : decodeMessage(OptionsSchema, base.value);
   message.noPivotRoot = true;
-  return { typeUrl: "containerd.runc.v1.Options", value: toBinary(OptionsSchema, message) };
+  return { typeUrl: "containerd.runc.v1.Options", value: encodeMessage(OptionsSchema, message) };
 }
 
 /** `runtimeoptions.v1.Options`: a config file for runtimes other than runc. */
 export async function configPathOptions(path: string): Promise<AnyValue> {
-  const { OptionsSchema } = await import("@stevedore/wire/gen/runtimeoptions/v1/api_pb");
-  const message = create(OptionsSchema, { configPath: path });
-  return { typeUrl: "runtimeoptions.v1.Options", value: toBinary(OptionsSchema, message) };
+  const { OptionsSchema } = await import("@stevedore/wire/gen/light/runtimeoptions/v1/api_pb");
+  const message = makeMessage(OptionsSchema, { configPath: path });
+  return { typeUrl: "runtimeoptions.v1.Options", value: encodeMessage(OptionsSchema, message) };
 }

@@ -7,7 +7,7 @@ import { callOptions, lazyClient, present } from "./call.ts";
 export function containersProxy(transport: Transport): ContainerStore {
   const containers = lazyClient(
     transport,
-    async () => (await import("@stevedore/wire/gen/containerd/services/containers/v1/containers_pb")).Containers,
+    async () => (await import("@stevedore/wire/gen/light/containerd/services/containers/v1/containers_pb")).Containers,
   );
   return {
     get: async (context, id) => {

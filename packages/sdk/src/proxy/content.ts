@@ -12,7 +12,7 @@ import type {
 import type {
   WriteContentRequestSchema,
   WriteContentResponse,
-} from "@stevedore/wire/gen/containerd/services/content/v1/content_pb";
+} from "@stevedore/wire/gen/light/containerd/services/content/v1/content_pb";
 import type { Transport } from "@stevedore/wire/rpc/index";
 import { callOptions, lazyClient, present } from "./call.ts";
 import { RequestQueue } from "./request-queue.ts";
@@ -31,7 +31,7 @@ const COMMIT = 2;
 export function contentProxy(transport: Transport): ContentStore {
   const content = lazyClient(
     transport,
-    async () => (await import("@stevedore/wire/gen/containerd/services/content/v1/content_pb")).Content,
+    async () => (await import("@stevedore/wire/gen/light/containerd/services/content/v1/content_pb")).Content,
   );
   return {
     info: async (context, digest) => {

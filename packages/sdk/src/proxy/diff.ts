@@ -9,7 +9,7 @@ import { callOptions, lazyClient, present } from "./call.ts";
 export function diffProxy(transport: Transport): Differ {
   const diff = lazyClient(
     transport,
-    async () => (await import("@stevedore/wire/gen/containerd/services/diff/v1/diff_pb")).Diff,
+    async () => (await import("@stevedore/wire/gen/light/containerd/services/diff/v1/diff_pb")).Diff,
   );
   return {
     apply: async (context, descriptor, { mounts, payloads = {}, syncFs = false }) => {

@@ -7,7 +7,7 @@ import { callOptions, lazyClient } from "./call.ts";
 export function eventsProxy(transport: Transport): EventExchange {
   const events = lazyClient(
     transport,
-    async () => (await import("@stevedore/wire/gen/containerd/services/events/v1/events_pb")).Events,
+    async () => (await import("@stevedore/wire/gen/light/containerd/services/events/v1/events_pb")).Events,
   );
   return {
     publish: async (context, topic, event) => {

@@ -8,7 +8,7 @@ import { callOptions, lazyClient, present } from "./call.ts";
 export function imagesProxy(transport: Transport): ImageStore {
   const images = lazyClient(
     transport,
-    async () => (await import("@stevedore/wire/gen/containerd/services/images/v1/images_pb")).Images,
+    async () => (await import("@stevedore/wire/gen/light/containerd/services/images/v1/images_pb")).Images,
   );
   return {
     get: async (context: RequestContext, name: string): Promise<Image> => {

@@ -9,7 +9,7 @@ export function introspectionProxy(transport: Transport): Introspection {
   const introspection = lazyClient(
     transport,
     async () =>
-      (await import("@stevedore/wire/gen/containerd/services/introspection/v1/introspection_pb")).Introspection,
+      (await import("@stevedore/wire/gen/light/containerd/services/introspection/v1/introspection_pb")).Introspection,
   );
   return {
     plugins: async (context, filters) => {

@@ -7,7 +7,7 @@ import { callOptions, lazyClient, present } from "./call.ts";
 export function leasesProxy(transport: Transport): LeaseManager {
   const leases = lazyClient(
     transport,
-    async () => (await import("@stevedore/wire/gen/containerd/services/leases/v1/leases_pb")).Leases,
+    async () => (await import("@stevedore/wire/gen/light/containerd/services/leases/v1/leases_pb")).Leases,
   );
   return {
     create: async (context, { id, labels }) => {

@@ -10,7 +10,7 @@ function namespaceOf({ name, labels }: { readonly name: string; readonly labels:
 export function namespacesProxy(transport: Transport): NamespaceStore {
   const namespaces = lazyClient(
     transport,
-    async () => (await import("@stevedore/wire/gen/containerd/services/namespaces/v1/namespace_pb")).Namespaces,
+    async () => (await import("@stevedore/wire/gen/light/containerd/services/namespaces/v1/namespace_pb")).Namespaces,
   );
   return {
     get: async (context, name) => {

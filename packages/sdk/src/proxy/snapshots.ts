@@ -8,7 +8,7 @@ import { callOptions, lazyClient, present } from "./call.ts";
 export function snapshotterProxy(transport: Transport, snapshotter: string): Snapshotter {
   const snapshots = lazyClient(
     transport,
-    async () => (await import("@stevedore/wire/gen/containerd/services/snapshots/v1/snapshots_pb")).Snapshots,
+    async () => (await import("@stevedore/wire/gen/light/containerd/services/snapshots/v1/snapshots_pb")).Snapshots,
   );
   return {
     stat: async (context, key) => {

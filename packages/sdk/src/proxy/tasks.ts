@@ -9,7 +9,7 @@ import { callOptions, lazyClient, present } from "./call.ts";
 export function tasksProxy(transport: Transport): TaskManager {
   const tasks = lazyClient(
     transport,
-    async () => (await import("@stevedore/wire/gen/containerd/services/tasks/v1/tasks_pb")).Tasks,
+    async () => (await import("@stevedore/wire/gen/light/containerd/services/tasks/v1/tasks_pb")).Tasks,
   );
   return {
     create: async (context, { containerId, rootfs, io, checkpointPath, options, runtimePath }) => {
