@@ -475,6 +475,10 @@ function grpcServices({ root, version, deprecations, records }: BuiltinOptions):
           plugins: (filters) => filterPlugins(records(hostPlugin()), filters),
           identity: async () => daemonIdentity(root),
           deprecations,
+          extraOf: (type, id) =>
+            type === PluginType.runtime && id === "task"
+              ? async (request, signal) => (await import("./runtime-info.ts")).runtimeInfo(request, signal)
+              : undefined,
         });
         return (router) => void router.service(Introspection, service);
       },

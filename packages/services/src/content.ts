@@ -1,8 +1,9 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { classified, type RequestContext } from "@stevedore/base";
+import { classified, isErrorClass, type RequestContext, withContext } from "@stevedore/base";
 import { contentInfoToProto, ingestStatusToProto } from "@stevedore/convert/content";
 import { timestampToProto } from "@stevedore/convert/timestamps";
 import type { ContentStore, ContentWriter, EventExchange } from "@stevedore/core";
+import { goQuote } from "@stevedore/core/go-quote";
 import { ContentCreateSchema, ContentDeleteSchema } from "@stevedore/wire/gen/containerd/events/content_pb";
 import {
   type Content,
@@ -26,13 +27,13 @@ export function contentService(of: {
   const { content, events } = of;
   return {
     info: async ({ digest }, call) => ({
-      info: contentInfoToProto(await content.info(requestContext(call), checkDigest(digest))),
+      info: contentInfoToProto(await content.info(requestContext(call), validDigest(digest))),
     }),
     update: async ({ info, updateMask }, call) => {
       const { digest, labels } = required(info, "content info");
       const changed = await content.update(
         requestContext(call),
-        { digest: checkDigest(digest), labels },
+        { digest: validDigest(digest), labels },
         pathsOf(updateMask),
       );
       return { info: contentInfoToProto(changed) };
@@ -51,23 +52,28 @@ export function contentService(of: {
     read: async function* ({ digest, offset, size }, call) {
       const context = requestContext(call);
       await using reader = await content.open(context, checkDigest(digest));
-      const from = Number(offset);
-      const wanted = size <= 0n ? reader.size - from : Number(size);
-      if (from < 0 || from + wanted > reader.size) {
+      const from = Math.max(Number(offset), 0);
+      if (from > reader.size) {
         throw classified("out-of-range", `read past object length ${reader.size} bytes: out of range`);
       }
-      for (let at = from; at < from + wanted; ) {
-        const data = await reader.readAt(at, Math.min(READ_CHUNK, from + wanted - at));
+      const end = size <= 0n ? reader.size : Math.min(from + Number(size), reader.size);
+      for (let at = from; at < end; ) {
+        const data = await reader.readAt(at, Math.min(READ_CHUNK, end - at));
         if (data.byteLength === 0) {
           throw classified("data-loss", `read content ${digest}: the blob ended at ${at} of ${reader.size} bytes`);
         }
-        yield { offset: BigInt(at), data };
+        // The peer counts from where the read began, not from the start of the blob.
+        yield { offset: BigInt(at - from), data };
         at += data.byteLength;
       }
     },
-    status: async ({ ref }, call) => ({
-      status: ingestStatusToProto(await content.status(requestContext(call), ref)),
-    }),
+    status: async ({ ref }, call) => {
+      try {
+        return { status: ingestStatusToProto(await content.status(requestContext(call), ref)) };
+      } catch (error) {
+        throw withContext(`could not get status for ref ${goQuote(ref)}`, error);
+      }
+    },
     listStatuses: async ({ filters }, call) => ({
       statuses: (await content.listStatuses(requestContext(call), filters)).map(ingestStatusToProto),
     }),
@@ -94,6 +100,15 @@ function checkDigest(digest: string): string {
   return digest;
 }
 
+/** @throws invalid-argument, in the words the peer has where a digest names the blob of the whole request */
+function validDigest(digest: string): string {
+  try {
+    return checkDigest(digest);
+  } catch {
+    throw classified("invalid-argument", `${goQuote(digest)} failed validation: invalid argument`);
+  }
+}
+
 const HEX_LENGTHS: Readonly<Record<string, number>> = { sha256: 64, sha384: 96, sha512: 128 };
 
 /**
@@ -114,13 +129,14 @@ async function* writeBlob(
   await using writer = await of.content.writer(context, { ref, total: Number(total), expected });
   for (let next: IteratorResult<WriteContentRequest> = first; next.done !== true; next = await iterator.next()) {
     const request = next.value;
-    if (request.total > 0n) {
-      checkSame("total", request.total, total);
-      total = request.total;
-    }
-    if (request.expected !== "") {
-      checkSame("expected digest", request.expected, expected);
+    if (request.total > 0n) total = request.total;
+    if (request.expected !== "" && request.expected !== expected) {
       expected = request.expected;
+      if (await exists(of.content, context, expected)) {
+        await writer[Symbol.asyncDispose]();
+        await of.content.abort(context, ref);
+        throw classified("already-exists", `blob with expected digest ${expected} exists: already exists`);
+      }
     }
     const answer = await answerWrite({ ...of, writer, context, total, expected }, request);
     yield answer;
@@ -128,10 +144,14 @@ async function* writeBlob(
   }
 }
 
-/** @throws invalid-argument when a later message names another size or digest than an earlier one */
-function checkSame(what: string, given: bigint | string, known: bigint | string): void {
-  if (known === 0n || known === "" || known === given) return;
-  throw classified("invalid-argument", `${what} differs between messages: ${given} != ${known}: invalid argument`);
+async function exists(content: ContentStore, context: RequestContext, digest: string): Promise<boolean> {
+  try {
+    await content.info(context, digest);
+    return true;
+  } catch (error) {
+    if (isErrorClass(error, "not-found")) return false;
+    throw error;
+  }
 }
 
 interface WriteState {

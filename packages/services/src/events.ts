@@ -1,3 +1,4 @@
+import { withContext } from "@stevedore/base";
 import { anyFromProto } from "@stevedore/convert/any";
 import { envelopeFromProto, envelopeToProto } from "@stevedore/convert/events";
 import type { EventExchange } from "@stevedore/core";
@@ -18,7 +19,11 @@ export function eventsService({ events }: { readonly events: EventExchange }): S
       return {};
     },
     subscribe: async function* ({ filters }, call) {
-      for await (const envelope of events.subscribe(requestContext(call), filters)) yield envelopeToProto(envelope);
+      try {
+        for await (const envelope of events.subscribe(requestContext(call), filters)) yield envelopeToProto(envelope);
+      } catch (error) {
+        throw withContext("subscription error", error);
+      }
     },
   };
 }

@@ -1,14 +1,21 @@
+import { classified } from "@stevedore/base";
 import { imageToProto, newImageFromProto } from "@stevedore/convert/images";
 import { optionalDateFromProto } from "@stevedore/convert/timestamps";
-import type { EventExchange, ImageStore } from "@stevedore/core";
+import type { EventExchange, ImageStore, NewImage } from "@stevedore/core";
 import {
   ImageCreateSchema,
   ImageDeleteSchema,
   ImageUpdateSchema,
 } from "@stevedore/wire/gen/containerd/events/image_pb";
-import type { Images } from "@stevedore/wire/gen/containerd/services/images/v1/images_pb";
+import type { Image, Images } from "@stevedore/wire/gen/containerd/services/images/v1/images_pb";
 import type { ServiceImpl } from "@stevedore/wire/rpc/index";
 import { pathsOf, publishEvent, requestContext, required } from "./request.ts";
+
+function named(image: Image | undefined): NewImage {
+  const wanted = newImageFromProto(required(image, "image"));
+  if (wanted.name === "") throw classified("invalid-argument", "Image.Name required: invalid argument");
+  return wanted;
+}
 
 /** The images service. */
 export function imagesService(of: {
@@ -23,7 +30,7 @@ export function imagesService(of: {
     }),
     create: async ({ image, sourceDateEpoch }, call) => {
       const context = requestContext(call);
-      const wanted = newImageFromProto(required(image, "image"));
+      const wanted = named(image);
       const epoch = optionalDateFromProto(sourceDateEpoch);
       const created = await images.create(context, epoch === undefined ? wanted : { ...wanted, createdAt: epoch });
       await publishEvent({ events, context, topic: "/images/create" }, ImageCreateSchema, {
@@ -34,7 +41,7 @@ export function imagesService(of: {
     },
     update: async ({ image, updateMask }, call) => {
       const context = requestContext(call);
-      const updated = await images.update(context, newImageFromProto(required(image, "image")), pathsOf(updateMask));
+      const updated = await images.update(context, named(image), pathsOf(updateMask));
       await publishEvent({ events, context, topic: "/images/update" }, ImageUpdateSchema, {
         name: updated.name,
         labels: { ...updated.labels },

@@ -1,3 +1,4 @@
+import { isErrorClass } from "@stevedore/base";
 import type { EventExchange, NamespaceStore } from "@stevedore/core";
 import {
   NamespaceCreateSchema,
@@ -8,6 +9,15 @@ import type { Namespaces } from "@stevedore/wire/gen/containerd/services/namespa
 import type { ServiceImpl } from "@stevedore/wire/rpc/index";
 import { pathsOf, publishEvent, requestContext, required } from "./request.ts";
 
+async function whenFound<T>(ask: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await ask();
+  } catch (error) {
+    if (isErrorClass(error, "not-found")) return undefined;
+    throw error;
+  }
+}
+
 /** The namespaces service. Its events are announced in the namespace they are about. */
 export function namespacesService(of: {
   readonly namespaces: NamespaceStore;
@@ -16,7 +26,8 @@ export function namespacesService(of: {
   const { namespaces, events } = of;
   return {
     get: async ({ name }, call) => {
-      const { labels } = await namespaces.get(requestContext(call), name);
+      // Clients ask for labels of namespaces that nobody has made yet; the peer answers that there are none.
+      const labels = await whenFound(async () => (await namespaces.get(requestContext(call), name)).labels);
       return { namespace: { name, labels: { ...labels } } };
     },
     list: async (_request, call) => {
@@ -34,7 +45,11 @@ export function namespacesService(of: {
     update: async ({ namespace, updateMask }, call) => {
       const { name, labels } = required(namespace, "namespace");
       const context = { ...requestContext(call), namespace: name };
-      const updated = await namespaces.update(context, { name, labels }, pathsOf(updateMask));
+      const fields = pathsOf(updateMask);
+      const updated =
+        (await whenFound(async () => namespaces.update(context, { name, labels }, fields))) ??
+        // As in the peer, labels make the namespace.
+        (await namespaces.create(context, { name, labels }));
       const shown = { name, labels: { ...updated.labels } };
       await publishEvent({ events, context, topic: "/namespaces/update" }, NamespaceUpdateSchema, shown);
       return { namespace: shown };

@@ -70,7 +70,8 @@ export function tasksService({ tasks }: { readonly tasks: TaskManager }): Servic
         ...(info === undefined ? {} : { info: anyToProto(info) }),
       })),
     }),
-    checkpoint: async () => {
+    checkpoint: async ({ containerId }, call) => {
+      await tasks.get(requestContext(call), { containerId, execId: "" });
       throw classified("not-implemented", "checkpoint task: not implemented");
     },
     update: async ({ containerId, resources, annotations }, call) => {
