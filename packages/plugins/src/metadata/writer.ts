@@ -215,6 +215,38 @@ function quarantine(path: string): string {
   return aside;
 }
 
+/** A table could only be read up to some row. */
+class CutOffError extends Error {
+  override readonly name = "CutOffError";
+  readonly copied: number;
+
+  constructor(copied: number, cause: unknown) {
+    super("table cannot be read to its end", { cause });
+    this.copied = copied;
+  }
+}
+
+function copyRows(from: Database, to: Database, table: string): number {
+  let copied = 0;
+  try {
+    const rows = from.prepare<Record<string, string | number | null | Uint8Array>, []>(`SELECT * FROM ${table}`);
+    let insert: ReturnType<typeof to.prepare> | undefined;
+    let columns: readonly string[] = [];
+    for (const row of rows.iterate()) {
+      if (insert === undefined) {
+        columns = Object.keys(row);
+        const marks = columns.map(() => "?").join(", ");
+        insert = to.prepare(`INSERT OR IGNORE INTO ${table} (${columns.join(", ")}) VALUES (${marks})`);
+      }
+      insert.run(...columns.map((column) => row[column] ?? null));
+      copied++;
+    }
+    return copied;
+  } catch (error) {
+    throw new CutOffError(copied, error);
+  }
+}
+
 /** Copies every row that can still be read into the new file. */
 function salvage(db: Database, quarantined: string, reason: string): DamageReport {
   const kept: Record<string, number> = {};
@@ -240,16 +272,9 @@ function salvage(db: Database, quarantined: string, reason: string): DamageRepor
     kept[table] = 0;
     db.exec("BEGIN IMMEDIATE");
     try {
-      for (const row of old
-        .prepare<Record<string, string | number | null | Uint8Array>, []>(`SELECT * FROM ${table}`)
-        .iterate()) {
-        const columns = Object.keys(row);
-        const values = columns.map((column) => row[column] ?? null);
-        const marks = columns.map(() => "?").join(", ");
-        db.prepare(`INSERT OR IGNORE INTO ${table} (${columns.join(", ")}) VALUES (${marks})`).run(...values);
-        kept[table]++;
-      }
-    } catch {
+      kept[table] = copyRows(old, db, table);
+    } catch (error) {
+      kept[table] = error instanceof CutOffError ? error.copied : 0;
       lost.push(table);
     }
     db.exec("COMMIT");
