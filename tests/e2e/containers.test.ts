@@ -292,7 +292,7 @@ row("A14", "the bundle holds config.json and the root file system", {}, async (t
   await t.must("run", "-d", await t.image(), id, "sleep", "1000");
   const bundle = bundleOf(t, id);
   const names = await readdir(bundle);
-  for (const name of ["address", "config.json", "init.pid", "rootfs", "work"]) expect(names).toContain(name);
+  for (const name of ["config.json", "init.pid", "rootfs", "work"]) expect(names).toContain(name);
   expect(await readdir(`${bundle}/rootfs`)).toContain("bin");
   expect(Number(await readFile(`${bundle}/init.pid`, "utf8"))).toBe((await taskOf(t, id)).pid);
   const config: unknown = JSON.parse(await readFile(`${bundle}/config.json`, "utf8"));

@@ -14,6 +14,7 @@ import { resolveUser } from "@stevedore/sdk/spec/user";
 import type { AnyValue } from "@stevedore/sdk/types";
 import type { FlagValues } from "../kit/flags.ts";
 import type { CONTAINER_FLAGS, RUN_FLAGS } from "./container-flags.ts";
+import { parseLabelArgs } from "./labels.ts";
 
 export type ContainerFlags = FlagValues<typeof CONTAINER_FLAGS>;
 export type RunFlags = FlagValues<typeof RUN_FLAGS>;
@@ -33,9 +34,6 @@ export interface SpecRequest {
 
 /** CFS period in microseconds that containerd uses for `--cpus`. */
 const CPU_PERIOD_US = 100_000;
-
-/** `--cpu-shares` of a container that asks for nothing. */
-const DEFAULT_CPU_SHARES = 1024;
 
 /** A spec read from a file, byte for byte. */
 export async function specFromFile(path: string): Promise<AnyValue> {
@@ -121,14 +119,14 @@ async function applyPrivilege(made: Spec, { flags, run }: SpecRequest): Promise<
 }
 
 function applyAnnotations(made: Spec, flags: ContainerFlags): void {
-  if (flags.annotation.length === 0) return;
-  const annotations: Record<string, string> = { ...made.annotations };
+  // Labels are annotations of the spec too, as in the peer.
+  const annotations: Record<string, string> = { ...made.annotations, ...parseLabelArgs(flags.label) };
   for (const entry of flags.annotation) {
     const equals = entry.indexOf("=");
     if (equals <= 0) throw new Error(`invalid key=value format annotation: ${entry}`);
     annotations[entry.slice(0, equals)] = entry.slice(equals + 1);
   }
-  made.annotations = annotations;
+  if (Object.keys(annotations).length > 0) made.annotations = annotations;
 }
 
 function parseNamespace(value: string): { type: string; path: string } {
@@ -148,7 +146,7 @@ function applyResources(made: Spec, { flags, run, cgroupGiven }: SpecRequest): v
   if (run !== undefined) {
     if (cgroupGiven) spec.linuxOf(made).cgroupsPath = run.cgroup;
     if (run.cpus > 0) spec.withCpu(made, { quota: Math.round(run.cpus * CPU_PERIOD_US), period: CPU_PERIOD_US });
-    if (run.cpuShares !== DEFAULT_CPU_SHARES) spec.withCpu(made, { shares: run.cpuShares });
+    spec.withCpu(made, { shares: run.cpuShares });
     if (run.cpusetCpus !== "") spec.withCpu(made, { cpus: run.cpusetCpus });
     if (run.cpusetMems !== "") spec.withCpu(made, { mems: run.cpusetMems });
     if (run.rlimitNofile !== "") spec.withRlimit(made, parseNofile(run.rlimitNofile));

@@ -1,7 +1,7 @@
 /** Unpacks an image's layers into a chain of committed snapshots. */
 import { availableParallelism } from "node:os";
 import { classified, isErrorClass, messageOf, type RequestContext } from "@stevedore/base";
-import type { Descriptor, Snapshotter } from "@stevedore/core";
+import type { Descriptor, Mount, Snapshotter } from "@stevedore/core";
 import { Label } from "@stevedore/oci/annotations";
 import { chainIds } from "@stevedore/oci/chain-id";
 import type { PlatformMatcher } from "@stevedore/oci/platform";
@@ -124,13 +124,30 @@ interface UnpackWork {
   readonly options: UnpackOptions;
 }
 
-/** Applies one layer to a fresh snapshot on `parent` and returns the snapshot's key. */
-async function applyLayer(work: UnpackWork, step: LayerStep, parent: string): Promise<string> {
+/**
+ * What tells the differ that a layer has others below it though its snapshot was prepared without a parent: an overlay of the
+ * upper folder alone, so that whiteouts are kept for the parent that comes at the commit. A bind mount would lose them.
+ */
+function asUpperOnly(mounts: readonly Mount[]): readonly Mount[] {
+  const [only] = mounts;
+  if (only === undefined || mounts.length > 1 || only.type !== "bind") return mounts;
+  const options = [...only.options.filter((option) => option !== "rbind"), `upperdir=${only.source}`];
+  return [{ type: "overlay", source: "overlay", target: "", options }];
+}
+
+/** Applies one layer to a fresh snapshot on `parent`, or apart from its parent, and returns the snapshot's key. */
+async function applyLayer(
+  work: UnpackWork,
+  step: LayerStep,
+  on: { readonly parent: string; readonly alone: boolean },
+): Promise<string> {
+  const { parent } = on;
   const { client, context, snapshotter, options } = work;
   const random = Buffer.from(crypto.getRandomValues(new Uint8Array(6))).toString("base64url");
   const key = `extract-${process.hrtime.bigint() % 1_000_000_000n}-${random} ${step.chainId}`;
   const labels = { ...options.labels };
-  const mounts = await snapshotter.prepare(context, key, { parent, labels });
+  const prepared = await snapshotter.prepare(context, key, { parent, labels });
+  const mounts = parent === step.parent ? prepared : asUpperOnly(prepared);
   try {
     const applied = await client.diff.apply(context, step.layer, { mounts, syncFs: options.syncFs ?? false });
     if (applied.digest !== step.diffId) {
@@ -144,6 +161,15 @@ async function applyLayer(work: UnpackWork, step: LayerStep, parent: string): Pr
     await snapshotter.remove(context, key).catch(() => undefined);
     throw error instanceof Error ? error : new Error(messageOf(error));
   }
+}
+
+/**
+ * A layer that gets its parent only at commit is written as an upper folder, so that what it removes is kept as marks for
+ * the layers that will lie below. containerd's clients say it in this way too.
+ */
+function asUpper(mount: Mount): Mount {
+  if (mount.type !== "bind") return mount;
+  return { type: "overlay", source: "overlay", target: mount.target, options: [`upperdir=${mount.source}`] };
 }
 
 async function commitLayer(
@@ -169,7 +195,7 @@ async function commitLayer(
 }
 
 async function unpackOne(work: UnpackWork, step: LayerStep, parent: string): Promise<void> {
-  await commitLayer(work, step, { key: await applyLayer(work, step, parent), rebase: false });
+  await commitLayer(work, step, { key: await applyLayer(work, step, { parent, alone: false }), rebase: false });
 }
 
 async function unpackTogether(work: UnpackWork, steps: readonly LayerStep[]): Promise<void> {
@@ -180,7 +206,7 @@ async function unpackTogether(work: UnpackWork, steps: readonly LayerStep[]): Pr
     for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
       const [at, step] = next;
       try {
-        keys[at] = await applyLayer(work, step, "");
+        keys[at] = await applyLayer(work, step, { parent: "", alone: true });
       } catch (error) {
         failure ??= error;
         return;

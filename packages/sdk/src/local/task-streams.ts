@@ -1,6 +1,6 @@
 /** The client's end of a task's streams: FIFOs in a private folder, copied to and from this process. */
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { lstat, mkdir, mkdtemp, rm, rmdir } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { isErrorClass } from "@stevedore/base";
 import type { TaskIO } from "@stevedore/core";
 import { type FifoWriter, makeFifo, openFifoReader, openFifoWriter, readChunks } from "@stevedore/os/fifo";
@@ -46,7 +46,7 @@ export interface TaskStreams extends AsyncDisposable {
 export async function openTaskStreams(options: TaskStreamOptions): Promise<TaskStreams> {
   const parent = options.folder ?? DEFAULT_FIFO_FOLDER;
   await mkdir(parent, { recursive: true, mode: 0o700 });
-  const folder = await mkdtemp(join(parent, ""));
+  const folder = await mkdtemp(`${parent}/`);
   const path = (stream: string): string => join(folder, `${options.id}-${stream}`);
   const io: TaskIO = {
     stdin: options.stdin === undefined ? "" : path("stdin"),
@@ -63,6 +63,21 @@ export function joinTaskStreams(
   options: Omit<TaskStreamOptions, "id" | "folder" | "terminal">,
 ): TaskStreams {
   return startCopies(io, { ...options, remove: async () => undefined });
+}
+
+/**
+ * Removes the FIFOs of a task that was deleted, and the folder that was made for them; what a logger or another client keeps
+ * elsewhere stays. Call it after the deletion: until then the shim has them open.
+ */
+export async function removeTaskFifos(io: TaskIO): Promise<void> {
+  for (const path of [io.stdin, io.stdout, io.stderr]) {
+    if (!path.startsWith("/")) continue;
+    const found = await lstat(path).catch(() => undefined);
+    if (found?.isFIFO() !== true) continue;
+    await rm(path, { force: true });
+    // Fails while other FIFOs are in it, or when the folder is somebody's own.
+    await rmdir(dirname(path)).catch(() => undefined);
+  }
 }
 
 type Copying = Pick<TaskStreamOptions, "stdin" | "stdout" | "stderr" | "stdinEnded"> & {

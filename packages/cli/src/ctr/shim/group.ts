@@ -32,7 +32,11 @@ export const command: CommandGroup<CtrGlobals> = {
       usage: "get the state of all the processes of the task",
       load: async () => (await import("../define.ts")).missingCommand("ctr shim state", "a shim client"),
     },
-    { names: ["shutdown"], usage: "shutdown a shim", load: async () => (await import("../define.ts")).missingCommand("ctr shim shutdown", "a shim client") },
+    {
+      names: ["shutdown"],
+      usage: "shutdown a shim",
+      load: async () => (await import("../define.ts")).missingCommand("ctr shim shutdown", "a shim client"),
+    },
     {
       names: ["pprof"],
       usage: "provide golang pprof outputs for containerd-shim",

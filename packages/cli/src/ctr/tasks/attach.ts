@@ -1,4 +1,5 @@
 import { attachToProcess } from "@stevedore/sdk/local/task-run";
+import { removeTaskFifos } from "@stevedore/sdk/local/task-streams";
 import { ctrCommand } from "../define.ts";
 import { taskOutputs } from "../task-output.ts";
 import { runningContainer } from "./find.ts";
@@ -15,6 +16,7 @@ export const command = ctrCommand({
     const { io: streams } = await client.tasks.get(context, process);
     const { exitStatus } = await attachToProcess(client, context, { process, io: streams, ...taskOutputs(io) });
     await client.tasks.delete(context, process);
+    await removeTaskFifos(streams);
     return exitStatus;
   },
 });

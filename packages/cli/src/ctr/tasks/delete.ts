@@ -1,4 +1,5 @@
 import { classified, isErrorClass, messageOf } from "@stevedore/base";
+import { removeTaskFifos } from "@stevedore/sdk/local/task-streams";
 import { boolFlag, stringFlag } from "../../kit/flags.ts";
 import { ctrCommand } from "../define.ts";
 import type { Session } from "../globals.ts";
@@ -46,10 +47,9 @@ async function deleteExec(
   session: Session,
   exec: { readonly id: string; readonly execId: string; readonly force: boolean },
 ): Promise<number> {
-  const { client, context } = session;
   const process = { containerId: exec.id, execId: exec.execId };
   if (exec.force) await killAndWait(session, process);
-  return (await client.tasks.delete(context, process)).exitStatus;
+  return deleteProcess(session, process);
 }
 
 async function deleteTask(session: Session, id: string, options: { readonly force: boolean }): Promise<number> {
@@ -57,7 +57,17 @@ async function deleteTask(session: Session, id: string, options: { readonly forc
   await client.containers.get(context, id);
   const process = { containerId: id, execId: "" };
   if (options.force) await killAndWait(session, process);
-  return (await client.tasks.delete(context, process)).exitStatus;
+  return deleteProcess(session, process);
+}
+
+async function deleteProcess(
+  { client, context }: Session,
+  process: { readonly containerId: string; readonly execId: string },
+): Promise<number> {
+  const { io } = await client.tasks.get(context, process);
+  const { exitStatus } = await client.tasks.delete(context, process);
+  await removeTaskFifos(io);
+  return exitStatus;
 }
 
 async function killAndWait(
