@@ -1,4 +1,5 @@
 import { basename } from "node:path";
+import { encodeText } from "@stevedore/base/bytes";
 import { classified, messageOf } from "@stevedore/base/errors";
 import { parseFlags, type ShimFlags, usage } from "./flags.ts";
 
@@ -28,7 +29,7 @@ export async function runShim(
   try {
     flags = parseFlags(argv);
   } catch (error) {
-    await write(process.stderr, `${messageOf(error)}\n${usage(NAME)}`);
+    await write(2, `${messageOf(error)}\n${usage(NAME)}`);
     return 2;
   }
   try {
@@ -38,7 +39,7 @@ export async function runShim(
       const { tellReady } = await import("./serve.ts");
       tellReady(messageOf(error));
     }
-    await write(process.stderr, `io.containerd.runc.v2: ${messageOf(error)}`);
+    await write(2, `io.containerd.runc.v2: ${messageOf(error)}`);
     return 1;
   }
 }
@@ -51,14 +52,14 @@ async function act(
   const { version = "unknown", revision = "" } = program;
   switch (flags.action) {
     case "help":
-      await write(process.stderr, usage(NAME));
+      await write(2, usage(NAME));
       return 0;
     case "version":
-      await write(process.stdout, `${NAME}:\n  Version:  ${version}\n  Revision: ${revision}\n  Go version: \n\n`);
+      await write(1, `${NAME}:\n  Version:  ${version}\n  Revision: ${revision}\n  Go version: \n\n`);
       return 0;
     case "info": {
       const [{ runtimeInfo }, { readStdin }] = await Promise.all([import("./info.ts"), import("./start.ts")]);
-      await write(process.stdout, await runtimeInfo({ stdin: await readStdin(), env, version, revision }));
+      await write(1, await runtimeInfo({ stdin: await readStdin(), env, version, revision }));
       return 0;
     }
     case "start": {
@@ -66,13 +67,13 @@ async function act(
       const { readStdin, start } = await import("./start.ts");
       const self = program.self ?? ownCommand();
       const stdin = await readStdin();
-      await write(process.stdout, await start({ flags, env, self, stdin, bundle: process.cwd() }));
+      await write(1, await start({ flags, env, self, stdin, bundle: process.cwd() }));
       return 0;
     }
     case "delete": {
       requireNamespace(flags);
       const { cleanUp } = await import("./delete.ts");
-      await write(process.stdout, await cleanUp(flags, env));
+      await write(1, await cleanUp(flags, env));
       return 0;
     }
     case "serve": {
@@ -94,8 +95,8 @@ function ownCommand(): string[] {
   return [process.execPath, NAME];
 }
 
-function write(stream: NodeJS.WriteStream, data: string | Uint8Array): Promise<void> {
-  return new Promise((resolve, reject) => {
-    stream.write(data, (error) => (error ? reject(error) : resolve()));
-  });
+/** Writes all of it, blocking: Bun's streams would cost milliseconds in a program that writes once. */
+async function write(descriptor: 1 | 2, data: string | Uint8Array): Promise<void> {
+  const { writeAll } = await import("@stevedore/os/fd");
+  writeAll(descriptor, typeof data === "string" ? encodeText(data) : data);
 }

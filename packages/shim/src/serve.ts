@@ -20,7 +20,7 @@ import type { ShimFlags } from "./flags.ts";
 import { lazyMethods } from "./lazy-service.ts";
 import { shimLogger } from "./log.ts";
 import type { ExitWatcher } from "./process.ts";
-import { READY_FD } from "./start.ts";
+import { READY, READY_FD } from "./start.ts";
 import { TaskService } from "./task-service.ts";
 
 /** Methods of the task service, v2 and v3 alike. */
@@ -95,7 +95,7 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
     }),
   );
   const listener = await listen(flags.socket, server);
-  tellReady("ok");
+  tellReady(READY);
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     // A shim outlives what a service manager or a terminal tells its group: it ends when its containers have.
     process.on(signal, () => log.debug("ignoring signal", { signal }));

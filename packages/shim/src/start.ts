@@ -1,6 +1,7 @@
 import { basename } from "node:path";
-import { decodeText } from "@stevedore/base/bytes";
+import { concatBytes, decodeText } from "@stevedore/base/bytes";
 import { classified, messageOf } from "@stevedore/base/errors";
+import type { OwnedFd } from "@stevedore/os/fd";
 import { linkSocketDir, readSpecFacts, writeAddress } from "./bundle.ts";
 import type { ShimFlags } from "./flags.ts";
 import { type AnyBytes, decodeOptions, OPTIONS_TYPE, typeName } from "./options.ts";
@@ -15,8 +16,8 @@ const GROUP_ANNOTATIONS = ["io.containerd.runc.v2.group", "io.kubernetes.cri.san
 /** What a shim is told on stdin at most; the peer's figure. */
 const MAX_STDIN_BYTES = 10 << 20;
 
-/** How long the serving process may take to listen. */
-const READY_TIMEOUT_MS = 20_000;
+/** What the serving process tells when it listens; anything else is why it does not. */
+export const READY = "ok";
 
 /** The version of the shim protocol that a JSON answer and the 2.3 form promise: Task v3. */
 const PROTOCOL_VERSION = 3;
@@ -145,7 +146,7 @@ const NOT_INHERITED = /^(NOTIFY_SOCKET|WATCHDOG_|LISTEN_|BUN_)/;
 /** Starts the serving process in a session of its own and waits until it listens. It is killed if it does not. */
 async function launch(options: Launch): Promise<void> {
   const { flags, env, self } = options;
-  const [{ spawnChild }, { pipe, OwnedFd }, { inheritedNofile, NOFILE_VARIABLE }, { createSchedCoreCookie }] =
+  const [{ spawnChild }, { pipe, OwnedFd: Owned }, { inheritedNofile, NOFILE_VARIABLE }, { createSchedCoreCookie }] =
     await Promise.all([
       import("@stevedore/os/spawn"),
       import("@stevedore/os/fd"),
@@ -161,8 +162,8 @@ async function launch(options: Launch): Promise<void> {
   environment[NOFILE_VARIABLE] = `${soft}:${hard}`;
   if ((env["SCHED_CORE"] ?? "") !== "") createSchedCoreCookie();
   const ready = pipe();
-  using readEnd = new OwnedFd(ready.read);
-  using writeEnd = new OwnedFd(ready.write);
+  using readEnd = new Owned(ready.read);
+  using writeEnd = new Owned(ready.write);
   const child = spawnChild([...self, ...serveArguments(flags)], {
     argv0: basename(self[0] ?? ""),
     env: environment,
@@ -172,7 +173,7 @@ async function launch(options: Launch): Promise<void> {
   try {
     writeEnd.close();
     await prepareProcess(child.pid, options.runtime);
-    await untilReady(readEnd.release());
+    await untilReady(readEnd);
     child.dispose();
   } catch (error) {
     await child[Symbol.asyncDispose]();
@@ -210,25 +211,34 @@ async function prepareProcess(pid: number, runtime: AnyBytes | undefined): Promi
   setOomScoreAdj(Math.min(getOomScoreAdj(process.ppid) + 1, LARGEST), pid);
 }
 
-async function untilReady(fd: number): Promise<void> {
-  const { readChunks } = await import("@stevedore/os/io");
+/** Waits on the ready pipe. Blocks: this process has nothing else to do, and the pipe ends when its writer does. */
+async function untilReady(fd: OwnedFd): Promise<void> {
+  const { readInto } = await import("@stevedore/os/fd");
+  const buffer = new Uint8Array(1024);
   let said = "";
-  for await (const chunk of readChunks(fd, { signal: AbortSignal.timeout(READY_TIMEOUT_MS) })) {
-    said += decodeText(chunk);
-    if (said === "ok") return;
+  for (let count = readInto(fd.fd, buffer); count > 0; count = readInto(fd.fd, buffer)) {
+    said += decodeText(buffer.subarray(0, count));
+    if (said === READY) return;
   }
   throw classified("unknown", said === "" ? "serving shim ended before it listened" : said);
 }
 
-/** All of standard input, or nothing when that is a terminal. @throws out-of-range when it is too long */
+/**
+ * All of standard input, or nothing when that is a terminal. Blocks until its end, which is when the daemon has told
+ * everything. (Bun's stdin streams would cost 8 ms here.)
+ *
+ * @throws out-of-range when it is too long
+ */
 export async function readStdin(): Promise<Uint8Array> {
-  if (process.stdin.isTTY) return new Uint8Array();
+  const [{ readInto }, { isTerminal }] = await Promise.all([import("@stevedore/os/fd"), import("@stevedore/os/pty")]);
+  if (isTerminal(0)) return new Uint8Array();
   const parts: Uint8Array[] = [];
   let size = 0;
-  for await (const chunk of Bun.stdin.stream()) {
-    size += chunk.byteLength;
+  const buffer = new Uint8Array(64 << 10);
+  for (let count = readInto(0, buffer); count > 0; count = readInto(0, buffer)) {
+    size += count;
     if (size > MAX_STDIN_BYTES) throw classified("out-of-range", "failed to read stdin: longer than 10 MiB");
-    parts.push(chunk);
+    parts.push(buffer.slice(0, count));
   }
-  return Buffer.concat(parts);
+  return concatBytes(parts);
 }

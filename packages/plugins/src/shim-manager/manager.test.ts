@@ -105,8 +105,8 @@ interface World {
   readonly containers: Map<string, Container>;
   readonly folders: { readonly root: string; readonly state: string };
   /** A manager over the same folders, as after a restart of the daemon. */
-  restart(): Promise<ShimTaskManager>;
-  add(id: string, args: readonly string[]): void;
+  readonly restart: () => Promise<ShimTaskManager>;
+  readonly add: (id: string, args: readonly string[]) => void;
 }
 
 async function world(name: string, runtime: string): Promise<World> {

@@ -1,5 +1,5 @@
 import { readdir, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import {
   backgroundContext,
@@ -90,6 +90,12 @@ export interface ShimManagerOptions extends BundleFolders, ShimCallSettings, Run
 /** Bundles looked at together when the daemon starts: enough to hide a slow shim, few enough descriptors. */
 const LOAD_PARALLEL = 16;
 
+/** Longest folder in which a socket named by 64 hex digits still fits sun_path (108 bytes with slash and NUL). */
+const MAX_SOCKET_DIR = 42;
+
+/** Where shims listen when the daemon's state folder has too long a name; the peer's folder. */
+const FALLBACK_SOCKET_DIR = "/run/containerd/s";
+
 /** The status of an exit that nobody saw. */
 const UNKNOWN_STATUS = 255;
 
@@ -113,7 +119,7 @@ export class ShimTaskManager implements TaskManager {
   readonly #runtimePaths = new Map<string, string>();
 
   constructor(options: ShimManagerOptions) {
-    this.#options = options;
+    this.#options = { ...options, socketDir: socketDirOf(options) };
     this.#timeouts = options.timeouts ?? DEFAULT_TIMEOUTS;
     this.#log = options.log;
   }
@@ -783,6 +789,13 @@ export class ShimTaskManager implements TaskManager {
       }
     }
   }
+}
+
+/** Where shims listen unless configured: `s` in the daemon's state folder, as the peer's default is. */
+function socketDirOf({ socketDir, state }: ShimManagerOptions): string {
+  if (socketDir !== "") return socketDir;
+  const beside = join(dirname(state), "s");
+  return beside.length <= MAX_SOCKET_DIR ? beside : FALLBACK_SOCKET_DIR;
 }
 
 function settled(entry: TaskEntry): Promise<void> {

@@ -21,7 +21,7 @@ export interface ShimCallSettings {
   readonly publishBinary: string;
   /** The daemon's version, as the 2.3 form tells it. */
   readonly version: string;
-  /** Folder of shim sockets. */
+  /** Folder of shim sockets; "" for `s` in the daemon's state folder. */
   readonly socketDir: string;
   readonly debug: boolean;
   /** The shims' environment, without what is added here. */
