@@ -1,8 +1,10 @@
 // Sessions of a client, valid and then damaged, against a server: whatever arrives, it answers with an error code or
 // goes on, and it serves the next client. MINUTES bounds the time, SEED the order.
 import { expect, test } from "bun:test";
+import { ClassifiedError } from "@stevedore/base";
 import * as fc from "fast-check";
 import { Content } from "../../gen/containerd/services/content/v1/content_pb.ts";
+import type { ByteChannel } from "../h2/byte-channel.ts";
 import { HpackEncoder } from "../h2/hpack-encoder.ts";
 import { memoryChannels } from "../h2/memory-channel.ts";
 import { Flag, FrameType, type HeaderField } from "../h2/protocol.ts";
@@ -122,4 +124,78 @@ test("N01 any session leaves the server serving", async () => {
   await transport.close();
   await server.stop();
   expect(server.connectionCount).toBe(0);
+});
+
+test("N01 whatever a server sends, each call of a client ends with a class", async () => {
+  const end = Date.now() + minutes * 60_000;
+  let round = 0;
+  do {
+    await fc.assert(
+      fc.asyncProperty(fc.array(STEP, { maxLength: 20 }), DAMAGE, async (steps, damage) => {
+        let ours: ByteChannel | undefined;
+        let peer: RawPeer | undefined;
+        const transport = createGrpcTransport({
+          async connect() {
+            const [client, served] = memoryChannels();
+            ours = client;
+            peer = new RawPeer(served).settings([]);
+            return client;
+          },
+        });
+        const content = createClient(Content, transport);
+        const calls = [
+          content.info({ digest: "d" }),
+          (async () => {
+            for await (const _ of content.read({ size: 1n }));
+          })(),
+        ].map((each) =>
+          each.then(
+            () => "done",
+            (error: unknown) => error,
+          ),
+        );
+        await new Promise((resolve) => setImmediate(resolve));
+        await new Promise((resolve) => setImmediate(resolve));
+        const encoder = new HpackEncoder();
+        const session: Uint8Array[] = [];
+        const recorder = new RawPeer({
+          peer: {},
+          start: () => undefined,
+          end: () => undefined,
+          destroy: () => undefined,
+          write: (bytes) => {
+            session.push(bytes);
+            return bytes.length;
+          },
+        });
+        for (const step of steps) {
+          if (step.kind === "call") {
+            const trailers = step.method === "Nope";
+            const fields: HeaderField[] = trailers
+              ? [["grpc-status", "5"]]
+              : [
+                  [":status", "200"],
+                  ["content-type", "application/grpc"],
+                ];
+            const flags = Flag.endHeaders | (trailers ? Flag.endStream : 0);
+            recorder.frame(FrameType.headers, flags, step.method.length > 4 ? 3 : 1, encoder.encode(fields));
+          } else if (step.kind === "data") {
+            const { bytes } = step;
+            const payload = step.framed ? Buffer.concat([messagePrefix(bytes.length), bytes]) : bytes;
+            recorder.data(2 * (step.id % 2) + 1, payload, step.end);
+          } else if (step.kind === "frame") recorder.frame(step.type, step.flags, step.id, step.bytes);
+        }
+        const bytes = Buffer.concat(session);
+        if (bytes.length > 0) for (const { at, to } of damage) bytes[at % bytes.length] = to;
+        peer?.bytes(bytes);
+        await new Promise((resolve) => setImmediate(resolve));
+        ours?.destroy();
+        for (const result of await Promise.all(calls)) {
+          if (result !== "done") expect(result).toBeInstanceOf(ClassifiedError);
+        }
+        await transport.close();
+      }),
+      { numRuns: 200, seed: seed + round++ },
+    );
+  } while (Date.now() < end);
 });

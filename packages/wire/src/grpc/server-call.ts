@@ -257,7 +257,7 @@ export class ServerCall implements CallContext, StreamHandler {
       this.#finish(OK);
     } catch (error) {
       this.#finish(statusOf(error));
-      void this.#answers?.return?.().catch(() => undefined);
+      leave(this.#answers);
     } finally {
       ended();
     }
@@ -335,7 +335,7 @@ export class ServerCall implements CallContext, StreamHandler {
   #leave(reason: ClassifiedError): void {
     this.#reason ??= reason;
     this.#controller?.abort(reason);
-    void this.#answers?.return?.().catch(() => undefined);
+    leave(this.#answers);
   }
 
   /** Answers before any handler: by trailers alone. */
@@ -348,6 +348,13 @@ export class ServerCall implements CallContext, StreamHandler {
     this.#stream.sendTrailers(trailersOf({ code, message, details: [] }, { lead, maxList }));
     this.#inlet.free();
   }
+}
+
+/** Tells a handler's iterator that nobody reads it any more; what it makes of that is its own affair. */
+function leave(answers: AsyncIterator<Message> | undefined): void {
+  Promise.resolve()
+    .then(() => answers?.return?.())
+    .catch(() => undefined);
 }
 
 function isGrpcContentType(value: string): boolean {
