@@ -34,6 +34,7 @@ const lib = libc({
   fsync: { args: [i32], returns: i32 },
   fsetxattr: { args: [i32, pointer, pointer, u64, i32], returns: i32 },
   fgetxattr: { args: [i32, pointer, pointer, u64], returns: i32 },
+  fremovexattr: { args: [i32, pointer], returns: i32 },
   flistxattr: { args: [i32, pointer, u64], returns: i32 },
   lsetxattr: { args: [pointer, pointer, pointer, u64, i32], returns: i32 },
   lgetxattr: { args: [pointer, pointer, pointer, u64], returns: i32 },
@@ -173,6 +174,10 @@ export function syncOpen(fd: number): number {
 
 export function setXattrOpen(fd: number, name: OsPath, value: Uint8Array): number {
   return resultOrErrno(lib().fsetxattr(fd, cString(name), value, value.byteLength, 0));
+}
+
+export function removeXattrOpen(fd: number, name: OsPath): number {
+  return resultOrErrno(lib().fremovexattr(fd, cString(name)));
 }
 
 /** XATTR_SIZE_MAX and XATTR_LIST_MAX; from include/uapi/linux/limits.h. */

@@ -19,6 +19,7 @@ import {
   openFolder,
   readAt,
   readLinkEntry,
+  removeXattrOpen,
   setXattrEntry,
   setXattrOpen,
   truncateOpen,
@@ -259,6 +260,7 @@ export class Unpacker implements TarSink {
     const name = encodeName(base);
     const path = join(parent.path, base);
     let fd = openFolder(parent.fd, name, O.RDONLY);
+    if (fd >= 0 && !this.#ours(path)) dropXattrs(fd, header);
     if (fd < 0) {
       this.#replacing(parent, base, () => makeFolder(parent.fd, name, 0o700), "mkdir");
       fd = openFolder(parent.fd, name, O.RDONLY);
@@ -705,6 +707,18 @@ function timesOf(header: TarHeader): { atime: TarHeader["mtime"]; mtime: TarHead
 }
 
 const EPOCH = { seconds: 0, nanoseconds: 0 };
+
+/**
+ * A folder an entry names has the attributes the entry gives it, and no others of a lower layer: as on overlayfs, where
+ * the upper folder's are the ones that show. What the host set (trusted, SELinux) stays.
+ */
+function dropXattrs(fd: number, header: TarHeader): void {
+  const names = listXattrsOpen(fd);
+  for (const name of typeof names === "number" ? [] : names) {
+    const given = header.xattrs?.has(name) ?? false;
+    if (!given && !name.startsWith(TRUSTED) && name !== "security.selinux") removeXattrOpen(fd, name);
+  }
+}
 
 const COPY_SIZE = 1 << 20;
 

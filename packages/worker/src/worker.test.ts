@@ -78,7 +78,6 @@ function unpack(archive: Uint8Array, target: string, into: Into = {}): Unpacker 
 }
 
 function diff(lower: string | undefined, upper: string, sourceDateEpoch?: number): Buffer {
-  const cwd = process.cwd();
   const fds = [lower === undefined ? -1 : openFolder(lower), openFolder(upper)] as const;
   try {
     const walk = new WalkDiff({
@@ -88,7 +87,7 @@ function diff(lower: string | undefined, upper: string, sourceDateEpoch?: number
     });
     return Buffer.concat([...walk.archive()]);
   } finally {
-    process.chdir(cwd); // the walk steps into folders to read attributes
+    process.chdir("/"); // the walk steps into folders to read attributes
     for (const fd of fds) closeQuietly(fd);
   }
 }
@@ -183,7 +182,11 @@ describe("apply(compare(x)) = x", () => {
     fc.assert(
       fc.property(steps, fc.constantFrom("gnu", "posix"), (before, format) => {
         const [tree, target] = [folder(), folder()];
-        carryOut(tree, before);
+        // GNU tar writes each name of a FIFO or device as one of its own.
+        carryOut(
+          tree,
+          before.filter((item) => item.do !== "fifo" && item.do !== "char"),
+        );
         const options = ["-C", tree, `--format=${format}`, "-S", "--numeric-owner", "-cf", "-", "."];
         const { stdout } = Bun.spawnSync(["tar", ...options]);
         unpack(stdout, target);
@@ -437,6 +440,18 @@ describe("layers over layers", () => {
     expect(readdirSync(upper).toSorted()).toEqual(["f", "g"]);
     expect(statSync(`${upper}/f`).ino).toBe(statSync(`${upper}/g`).ino);
     expect(readFileSync(`${upper}/g`).length).toBe(100);
+  });
+
+  test("a folder an entry names has the attributes of the entry, as on overlayfs", () => {
+    const target = folder();
+    carryOut(target, [
+      { do: "folder", path: "d", mode: 0o755 },
+      { do: "attribute", path: "d", value: 7 },
+      { do: "file", path: "d/kept", size: 1, fill: 1, mode: 0o644 },
+    ]);
+    unpack(archiveOf([{ type: "directory", name: "d", mode: 0o700 }]), target);
+    expect(describeTree(target, { times: false })[0]).toBe("/d 40700 0:0");
+    expect(readdirSync(`${target}/d`)).toEqual(["kept"]);
   });
 
   test("what replaces what: files, folders and links under one name", () => {
