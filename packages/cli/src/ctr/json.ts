@@ -17,16 +17,9 @@ export function goJson(value: JsonTree): string {
 
 function write(value: JsonTree, indent: string): string {
   if (value === null) return "null";
-  switch (typeof value) {
-    case "string":
-      return goString(value);
-    case "number":
-    case "bigint":
-    case "boolean":
-      return String(value);
-    case "object":
-      return isList(value) ? writeList(value, indent) : writeObject(value, indent);
-  }
+  if (typeof value === "string") return goString(value);
+  if (typeof value !== "object") return String(value);
+  return isList(value) ? writeList(value, indent) : writeObject(value, indent);
 }
 
 function isList(value: object): value is readonly JsonTree[] {

@@ -136,12 +136,7 @@ function asUpperOnly(mounts: readonly Mount[]): readonly Mount[] {
 }
 
 /** Applies one layer to a fresh snapshot on `parent`, or apart from its parent, and returns the snapshot's key. */
-async function applyLayer(
-  work: UnpackWork,
-  step: LayerStep,
-  on: { readonly parent: string; readonly alone: boolean },
-): Promise<string> {
-  const { parent } = on;
+async function applyLayer(work: UnpackWork, step: LayerStep, parent: string): Promise<string> {
   const { client, context, snapshotter, options } = work;
   const random = Buffer.from(crypto.getRandomValues(new Uint8Array(6))).toString("base64url");
   const key = `extract-${process.hrtime.bigint() % 1_000_000_000n}-${random} ${step.chainId}`;
@@ -161,15 +156,6 @@ async function applyLayer(
     await snapshotter.remove(context, key).catch(() => undefined);
     throw error instanceof Error ? error : new Error(messageOf(error));
   }
-}
-
-/**
- * A layer that gets its parent only at commit is written as an upper folder, so that what it removes is kept as marks for
- * the layers that will lie below. containerd's clients say it in this way too.
- */
-function asUpper(mount: Mount): Mount {
-  if (mount.type !== "bind") return mount;
-  return { type: "overlay", source: "overlay", target: mount.target, options: [`upperdir=${mount.source}`] };
 }
 
 async function commitLayer(
@@ -195,7 +181,7 @@ async function commitLayer(
 }
 
 async function unpackOne(work: UnpackWork, step: LayerStep, parent: string): Promise<void> {
-  await commitLayer(work, step, { key: await applyLayer(work, step, { parent, alone: false }), rebase: false });
+  await commitLayer(work, step, { key: await applyLayer(work, step, parent), rebase: false });
 }
 
 async function unpackTogether(work: UnpackWork, steps: readonly LayerStep[]): Promise<void> {
@@ -206,7 +192,7 @@ async function unpackTogether(work: UnpackWork, steps: readonly LayerStep[]): Pr
     for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
       const [at, step] = next;
       try {
-        keys[at] = await applyLayer(work, step, { parent: "", alone: true });
+        keys[at] = await applyLayer(work, step, "");
       } catch (error) {
         failure ??= error;
         return;

@@ -1,4 +1,5 @@
 import { classified, isErrorClass, messageOf } from "@stevedore/base";
+import { removeTaskFifos } from "@stevedore/sdk/local/task-streams";
 import type { ProcessState } from "@stevedore/sdk/types";
 import { boolFlag } from "../../kit/flags.ts";
 import { ctrCommand } from "../define.ts";
@@ -47,6 +48,7 @@ export async function deleteContainer(
       );
     }
     await client.tasks.delete(context, { containerId: id, execId: "" });
+    await removeTaskFifos(task.io);
   }
   if (!options.keepSnapshot && container.snapshotKey !== "") {
     try {

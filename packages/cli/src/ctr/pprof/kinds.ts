@@ -35,8 +35,9 @@ async function fetchProfile({ socket, path, signal, write }: Fetched): Promise<v
     const errorClass = response.status === 501 ? "not-implemented" : "unknown";
     throw classified(errorClass, `get ${path} from debug socket ${socket}: ${response.status} ${text}`);
   }
-  if (response.body === null) return;
-  for await (const chunk of response.body) write(chunk);
+  const body: AsyncIterable<Uint8Array> | null = response.body;
+  if (body === null) return;
+  for await (const chunk of body) write(chunk);
 }
 
 function snapshotKind(kind: string, debug: number): Command<CtrGlobals> {

@@ -2,6 +2,7 @@ import { attachToProcess } from "@stevedore/sdk/local/task-run";
 import { removeTaskFifos } from "@stevedore/sdk/local/task-streams";
 import { ctrCommand } from "../define.ts";
 import { taskOutputs } from "../task-output.ts";
+import { deleteProcess } from "./delete.ts";
 import { runningContainer } from "./find.ts";
 
 /** `ctr tasks attach` */
@@ -15,7 +16,7 @@ export const command = ctrCommand({
     const process = { containerId: id, execId: "" };
     const { io: streams } = await client.tasks.get(context, process);
     const { exitStatus } = await attachToProcess(client, context, { process, io: streams, ...taskOutputs(io) });
-    await client.tasks.delete(context, process);
+    await deleteProcess(session, process);
     await removeTaskFifos(streams);
     return exitStatus;
   },

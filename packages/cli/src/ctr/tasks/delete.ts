@@ -60,7 +60,8 @@ async function deleteTask(session: Session, id: string, options: { readonly forc
   return deleteProcess(session, process);
 }
 
-async function deleteProcess(
+/** Deletes a process and the FIFOs that a detached start left for it. @returns its exit status. */
+export async function deleteProcess(
   { client, context }: Session,
   process: { readonly containerId: string; readonly execId: string },
 ): Promise<number> {
