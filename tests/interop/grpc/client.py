@@ -54,13 +54,14 @@ class Client:
         self.read = self.channel.unary_stream(CONTENT + "Read")
         self.write = self.channel.stream_stream(CONTENT + "Write")
 
-    def worst(self, count):
-        worst = 0
+    def unary_ms(self, count):
+        """Milliseconds in which nine of ten unary calls are answered: a busy machine stops any process now and then."""
+        times = []
         for _ in range(count):
             start = time.perf_counter()
             self.info(info("d"))
-            worst = max(worst, time.perf_counter() - start)
-        return worst * 1000
+            times.append(time.perf_counter() - start)
+        return sorted(times)[int((count - 1) * 0.9)] * 1000
 
 
 def failure(call):
@@ -79,11 +80,11 @@ def pending(client, n):
     """N pending calls on one connection, unary calls beside them, then a cancel of all."""
     calls = [client.delete.future(info("d")) for _ in range(n)]
     time.sleep(1)
-    client.worst(100)
-    worst = client.worst(200)
+    client.unary_ms(100)
+    unary = client.unary_ms(200)
     for call in calls:
         call.cancel()
-    return {"pending": n, "worst_ms": worst, "cancelled": sum(call.cancelled() for call in calls)}
+    return {"pending": n, "unary_ms": unary, "cancelled": sum(call.cancelled() for call in calls)}
 
 
 def cancels(client, n):
@@ -92,7 +93,7 @@ def cancels(client, n):
         if i % 2 == 0:
             next(call)
         call.cancel()
-    return {"cancels": n, "worst_ms": client.worst(50)}
+    return {"cancels": n, "unary_ms": client.unary_ms(50)}
 
 
 def sequential(client, n):
@@ -129,10 +130,10 @@ def unread(client, n):
     start = time.perf_counter()
     total = sum(len(message) for message in client.read(read(100 << 20)))
     seconds = time.perf_counter() - start
-    worst = client.worst(50)
+    unary = client.unary_ms(50)
     for call in idle:
         call.cancel()
-    return {"unread": n, "bytes": total, "seconds": seconds, "worst_ms": worst}
+    return {"unread": n, "bytes": total, "seconds": seconds, "unary_ms": unary}
 
 
 def slow(client, n):
@@ -228,10 +229,10 @@ def keepalive(client, _):
     """A connection that pings each 100 ms beside a pending call stays up."""
     call = client.delete.future(info("d"))
     time.sleep(1.2)
-    worst = client.worst(20)
+    unary = client.unary_ms(20)
     done = call.done()
     call.cancel()
-    return {"done": done, "worst_ms": worst}
+    return {"done": done, "unary_ms": unary}
 
 
 def main():
