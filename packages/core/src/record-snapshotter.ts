@@ -31,7 +31,7 @@ export interface SnapshotFolders {
   mounts(snapshot: SnapshotHandle & { readonly labels: Labels }): readonly Mount[];
   /** Ids (or leftover names) of folders on disk. */
   list(): Promise<readonly string[]>;
-  /** Frees a folder that no record has, by the name {@link list} gave. */
+  /** Frees a folder that no record has, by the name {@link list} gave. The name is free when this resolves, space may be later. */
   free(name: string): Promise<void>;
   /** Labels a backend adds to what it reports. */
   extraLabels?(id: number): Labels;
@@ -55,6 +55,10 @@ export function createRecordSnapshotter(
 ): Snapshotter {
   /** Ids whose folder exists while their record does not yet: cleanup leaves them alone. */
   const making = new Set<string>();
+  /** For each cleanup going on, the ids given since it began: after a crash they may be those of leftovers it has listed. */
+  const cleanups = new Set<Set<string>>();
+  /** Leftovers being freed, by name; who is given such an id waits. */
+  const freeing = new Map<string, Promise<void>>();
 
   const create = async (
     context: RequestContext,
@@ -66,7 +70,9 @@ export function createRecordSnapshotter(
     const parentIds = parent === "" ? [] : await ancestors(records, parent);
     const id = await records.reserveId();
     making.add(String(id));
+    for (const given of cleanups) given.add(String(id));
     try {
+      await freeing.get(String(id));
       await folders.make(context, id, { kind, parentIds, labels });
       try {
         const handle = await records.create(key, { kind, parent, labels, id });
@@ -144,15 +150,24 @@ export function createRecordSnapshotter(
       for await (const record of records.walk(filters)) yield decorate(record);
     },
     cleanup: async (context) => {
-      const present = await folders.list();
-      // In this order: what was being made when the list was taken is either still in `busy`, or has a record by the time
-      // the ids are read.
-      const busy = new Set(making);
-      const inUse = await records.idsInUse();
-      for (const name of present) {
-        context.signal.throwIfAborted();
-        if (busy.has(name) || (/^[1-9][0-9]*$/.test(name) && inUse.has(Number(name)))) continue;
-        await folders.free(name);
+      const given = new Set<string>();
+      cleanups.add(given);
+      try {
+        const present = await folders.list();
+        // In this order: what was being made when the list was taken is either still in `busy`, or has a record by the
+        // time the ids are read.
+        const busy = new Set(making);
+        const inUse = await records.idsInUse();
+        for (const name of present) {
+          context.signal.throwIfAborted();
+          if (busy.has(name) || given.has(name) || freeing.has(name)) continue;
+          if (/^[1-9][0-9]*$/.test(name) && inUse.has(Number(name))) continue;
+          const freed = folders.free(name);
+          freeing.set(name, freed);
+          await freed.finally(() => freeing.delete(name));
+        }
+      } finally {
+        cleanups.delete(given);
       }
     },
   };

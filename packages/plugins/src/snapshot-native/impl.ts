@@ -1,5 +1,5 @@
 import { chmod, mkdir, readdir, rename } from "node:fs/promises";
-import { createLogger, type Logger, messageOf, type RequestContext } from "@stevedore/base";
+import { backgroundContext, createLogger, type Logger, messageOf, type RequestContext } from "@stevedore/base";
 import { coalesce } from "@stevedore/core/coalesce";
 import type { Mount } from "@stevedore/core/mount";
 import {
@@ -26,12 +26,17 @@ export interface NativeOptions {
 export async function createNativeSnapshotter(options: NativeOptions): Promise<Snapshotter> {
   await mkdir(options.root, { recursive: true, mode: 0o700 });
   await mkdir(`${options.root}/snapshots`, { recursive: true, mode: 0o700 });
-  return createRecordSnapshotter(options.records, new NativeFolders(options), {
+  const snapshotter = createRecordSnapshotter(options.records, new NativeFolders(options), {
     create: "failed to create snapshot",
     mounts: "failed to get snapshot mount",
     commit: () => "failed to commit snapshot",
     remove: () => "failed to remove",
   });
+  // What a crash left: no call waits for it.
+  snapshotter.cleanup(backgroundContext()).catch((error: unknown) => {
+    options.logger?.warn("failed to clean up snapshots", { root: options.root, error: messageOf(error) });
+  });
+  return snapshotter;
 }
 
 class NativeFolders implements SnapshotFolders {
@@ -41,6 +46,7 @@ class NativeFolders implements SnapshotFolders {
   readonly #syncCommits: boolean;
   readonly #log: Logger;
   readonly #sync: () => Promise<void>;
+  #trashed = 0;
 
   constructor(options: NativeOptions) {
     this.#snapshots = `${options.root}/snapshots`;
@@ -70,7 +76,7 @@ class NativeFolders implements SnapshotFolders {
   }
 
   async discard(id: number): Promise<void> {
-    const trash = `rm-${id}`;
+    const trash = `rm-${id}-${process.pid}-${++this.#trashed}`;
     try {
       await rename(this.#folder(id), `${this.#snapshots}/${trash}`);
     } catch (error) {

@@ -1,5 +1,5 @@
 import { access, chmod, lchown, lstat, mkdir, readdir, readFile, rename } from "node:fs/promises";
-import { createLogger, type Logger, messageOf, type RequestContext } from "@stevedore/base";
+import { backgroundContext, createLogger, type Logger, messageOf, type RequestContext } from "@stevedore/base";
 import { coalesce } from "@stevedore/core/coalesce";
 import type { Labels } from "@stevedore/core/labels";
 import type { Mount } from "@stevedore/core/mount";
@@ -49,6 +49,10 @@ export async function createOverlaySnapshotter(options: OverlayOptions): Promise
     mounts: "failed to get active mount",
     commit: (key) => `failed to commit snapshot ${key}`,
     remove: (key) => `failed to remove snapshot ${key}`,
+  });
+  // What a crash left: no call waits for it.
+  snapshotter.cleanup(backgroundContext()).catch((error: unknown) => {
+    options.logger?.warn("failed to clean up snapshots", { root: options.root, error: messageOf(error) });
   });
   return snapshotter;
 }
@@ -105,6 +109,9 @@ async function inUserNamespace(): Promise<boolean> {
   return fields.join(" ") !== "0 0 4294967295";
 }
 
+/** Folders of this name are being deleted; left by a crash, they are found by it. */
+const TRASH = "rm-";
+
 class OverlayFolders implements SnapshotFolders {
   readonly rebase = true;
   readonly #options: OverlayOptions;
@@ -114,6 +121,7 @@ class OverlayFolders implements SnapshotFolders {
   readonly #sync: () => Promise<void>;
   /** Deletions going on, one after the other: they are heavy, and nobody waits for them. */
   #deleting: Promise<void> = Promise.resolve();
+  #trashed = 0;
 
   constructor(options: OverlayOptions, mountOptions: readonly string[]) {
     this.#options = options;
@@ -152,16 +160,24 @@ class OverlayFolders implements SnapshotFolders {
   }
 
   async discard(id: number): Promise<void> {
-    const trash = `rm-${id}`;
+    const done = await this.#moveAside(String(id));
+    if (this.#options.syncRemove === true) await done();
+  }
+
+  /** Renames a folder so that its name is free, and starts deleting it. The result waits for that. */
+  async #moveAside(name: string): Promise<() => Promise<void>> {
+    const trash = `${TRASH}${name}-${process.pid}-${++this.#trashed}`;
     try {
-      await rename(`${this.#snapshots}/${id}`, `${this.#snapshots}/${trash}`);
+      await rename(`${this.#snapshots}/${name}`, `${this.#snapshots}/${trash}`);
     } catch (error) {
-      if (isErrno(error, "ENOENT")) return;
-      this.#log.warn("failed to move removed snapshot aside", { id, error: messageOf(error) });
-      return; // the next cleanup finds it: no record has it
+      if (!isErrno(error, "ENOENT")) {
+        // The next cleanup finds it: no record has it.
+        this.#log.warn("failed to move removed snapshot aside", { name, error: messageOf(error) });
+      }
+      return () => Promise.resolve();
     }
-    const done = this.#delete(trash);
-    if (this.#options.syncRemove === true) await done;
+    const deleted = this.#delete(trash);
+    return () => deleted;
   }
 
   /** Deletes in the background, in order. The result never rejects: what fails is for the next cleanup. */
@@ -202,8 +218,9 @@ class OverlayFolders implements SnapshotFolders {
     return readdir(this.#snapshots);
   }
 
-  free(name: string): Promise<void> {
-    return this.#delete(name);
+  async free(name: string): Promise<void> {
+    if (name.startsWith(TRASH)) void this.#delete(name);
+    else await this.#moveAside(name);
   }
 
   extraLabels(id: number): Labels {
