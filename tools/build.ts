@@ -3,7 +3,7 @@
 import { existsSync } from "node:fs";
 import { mkdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
-import { delivered, revision, root, say, version } from "./project.ts";
+import { delivered, revision, root, say, sources, version } from "./project.ts";
 
 /** Modules that run as threads of the binary: `new Worker` finds them by their path below the repository root. */
 const WORKERS = "packages/*/src/**/*-worker.ts";
@@ -11,12 +11,8 @@ const MAIN = "packages/cli/src/main.ts";
 
 async function inputKey(extra: readonly string[]): Promise<string> {
   const hash = new Bun.CryptoHasher("sha256");
-  const glob = new Bun.Glob(
-    "{packages/*/{src,gen,package.json},packages/*/{src,gen}/**/*.{ts,json,txt},bun.lock,tools/build.ts}",
-  );
-  const files = (await Array.fromAsync(glob.scan({ cwd: root, onlyFiles: true })))
-    .filter((f) => !f.endsWith(".test.ts"))
-    .sort();
+  // Every file of the packages: what is imported as text or bytes counts as well.
+  const files = (await sources("packages", "bun.lock", "tools/build.ts")).filter((file) => !file.endsWith(".test.ts"));
   for (const file of files) {
     const stat = await Bun.file(join(root, file)).stat();
     hash.update(`${file} ${stat.size} ${stat.mtimeMs}\n`);
