@@ -166,9 +166,10 @@ describe("overlayfs snapshotter (D07)", () => {
   });
 
   test("what a crash left is removed at the next start, while new snapshots take its ids", async () => {
-    const { root, close } = await open();
+    const { snapshotter, root, close } = await open();
     try {
       const folder = `${root}/snapshotter/snapshots`;
+      await snapshotter.cleanup(context); // its own at the start is over then
       for (let i = 1; i <= 40; i++) mkdirSync(`${folder}/${i}/fs/old`, { recursive: true });
       const again = await createOverlaySnapshotter({
         root: `${root}/snapshotter`,
