@@ -3,6 +3,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Content } from "../../gen/containerd/services/content/v1/content_pb.ts";
+import { connectNode } from "../h2/node-channel.ts";
 import { createClient } from "../rpc/client.ts";
 import { Router } from "../rpc/router.ts";
 import { type ChannelOptions, createGrpcTransport } from "./client.ts";
@@ -61,6 +62,9 @@ describe.skipIf(openssl === null)("gRPC over TCP and TLS", () => {
     expect(await digestOver({ address, tls: { ca: cert } })).toBe("d");
     expect(await digestOver({ address, tls: {} })).toContain("authentication handshake failed");
     expect(await digestOver({ address })).toContain("EOF");
+    const target = { kind: "tcp", host: "127.0.0.1", port } as const;
+    expect(await digestOver({ connect: () => connectNode({ ...target, tls: { ca: cert } }) })).toBe("d");
+    expect(await digestOver({ connect: () => connectNode({ ...target, tls: {} }) })).toContain("Error while dialing");
   });
 
   test("a server that wants client certificates turns away who has none", async () => {

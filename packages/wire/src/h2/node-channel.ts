@@ -70,5 +70,21 @@ function open(target: ConnectTarget): Socket {
   }
   const { host, port } = target;
   if (target.tls === undefined) return connectNet({ host, port });
-  return connectTls({ host, port, ALPNProtocols: ["h2"] });
+  const { ca, cert, key, serverName, rejectUnauthorized } = target.tls;
+  return connectTls({
+    host,
+    port,
+    ALPNProtocols: ["h2"],
+    ...(pem(ca) === undefined ? {} : { ca: pem(ca) }),
+    ...(pem(cert) === undefined ? {} : { cert: pem(cert) }),
+    ...(pem(key) === undefined ? {} : { key: pem(key) }),
+    ...(serverName === undefined ? {} : { servername: serverName }),
+    ...(rejectUnauthorized === undefined ? {} : { rejectUnauthorized }),
+  });
+}
+
+/** PEM text of an option; files are Bun's own and lists are not needed here. */
+function pem(value: unknown): string | undefined {
+  if (typeof value === "string") return value;
+  return value instanceof Uint8Array ? Buffer.from(value).toString() : undefined;
 }
