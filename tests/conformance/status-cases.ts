@@ -88,15 +88,20 @@ const containers: Readonly<Record<string, MethodCases>> = {
           { container: { id: await w.container(), labels: { a: "b" } }, updateMask: { paths: ["labels"] } },
           w.call(),
         ),
-    missing: async (w) =>
-      w.stub(Containers).update({ container: { id: "none" }, updateMask: { paths: ["labels"] } }, w.call()),
+    missing: async (w) => {
+      await w.container();
+      return w.stub(Containers).update({ container: { id: "none" }, updateMask: { paths: ["labels"] } }, w.call());
+    },
     conflict: "the last writer wins",
     invalid: async (w) =>
       w.stub(Containers).update({ container: { id: await w.container() }, updateMask: { paths: ["nope"] } }, w.call()),
   },
   "containerd.services.containers.v1.Containers/Delete": {
     success: async (w) => w.stub(Containers).delete({ id: await w.container() }, w.call()),
-    missing: async (w) => w.stub(Containers).delete({ id: "none" }, w.call()),
+    missing: async (w) => {
+      await w.container();
+      return w.stub(Containers).delete({ id: "none" }, w.call());
+    },
     conflict: "a container with a task is deleted like any other",
     invalid: async (w) => w.stub(Containers).delete({ id: "none" }, w.call({ namespace: "" })),
   },

@@ -31,7 +31,7 @@ export interface Told {
 }
 
 // Go clients put the class's text behind a message that lacks it, so whether a daemon sends it tells nobody anything.
-const CLASS_SUFFIX = new RegExp(`: (?:${Object.values(CLASS_TEXT).join("|")})$`);
+const CLASS_SUFFIX = new RegExp(`(?:: (?:${Object.values(CLASS_TEXT).join("|")}))+$`);
 
 let counter = 0;
 

@@ -122,7 +122,7 @@ async function* writeBlob(
 ): AsyncGenerator<WriteAnswer> {
   const iterator = requests[Symbol.asyncIterator]();
   const first = await iterator.next();
-  if (first.done === true) return;
+  if (first.done === true) throw classified("unknown", "EOF");
   const { ref } = first.value;
   if (ref === "") throw classified("invalid-argument", "first message must have a reference: invalid argument");
   let { total, expected } = first.value;
