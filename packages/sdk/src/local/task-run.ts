@@ -42,6 +42,8 @@ export async function runInForeground(
   const { process: of, terminal } = options;
   if (terminal) requireTerminal();
   await using stack = new AsyncDisposableStack();
+  // Input may end before there is a process to tell of it.
+  const started = Promise.withResolvers<void>();
   const streams = stack.use(
     await openTaskStreams({
       id: of.execId === "" ? of.containerId : of.execId,
@@ -50,7 +52,10 @@ export async function runInForeground(
       stdin: Bun.stdin.stream(),
       stdout: options.stdout,
       stderr: options.stderr,
-      stdinEnded: async () => client.tasks.closeIo(context, of, { stdin: true }),
+      stdinEnded: async () => {
+        await started.promise;
+        await client.tasks.closeIo(context, of, { stdin: true });
+      },
     }),
   );
   await options.create(streams.io);
@@ -60,6 +65,7 @@ export async function runInForeground(
   exited.catch(() => undefined);
   if (terminal) stack.defer(makeRaw(0));
   await client.tasks.start(context, of);
+  started.resolve();
   if (terminal) stack.use(followWindow(client, context, of));
   else stack.use(forwardSignals(client, context, of));
   return await finish(exited, streams);
