@@ -15,6 +15,9 @@ import { statement } from "./statement.ts";
 /** Files deleted at the same time. */
 const DELETES_AT_ONCE = 8;
 
+/** Longest work on the loop without a turn of it, in milliseconds. */
+const SLICE_MS = 5;
+
 /** Whether what has no record may be removed from disk. */
 export const ORPHANS_FACT = "orphans";
 
@@ -258,5 +261,12 @@ function ignoreMissing(error: unknown): void {
 
 async function inGroups<T>(items: Iterable<T>, size: number, work: (item: T) => Promise<void>): Promise<void> {
   const list = [...items];
-  for (let at = 0; at < list.length; at += size) await Promise.all(list.slice(at, at + size).map(work));
+  let sliceEnd = performance.now() + SLICE_MS;
+  for (let at = 0; at < list.length; at += size) {
+    await Promise.all(list.slice(at, at + size).map(work));
+    if (performance.now() < sliceEnd) continue;
+    // What answers at once would never let the loop turn.
+    await Bun.sleep(0);
+    sliceEnd = performance.now() + SLICE_MS;
+  }
 }

@@ -56,7 +56,9 @@ export class MetadataDatabase implements AsyncDisposable {
   readonly #mutationListeners = new Set<(dirty: boolean) => void>();
   #flushQueued = false;
   #nextBatch = 1;
-  #collecting: { resolve: (rows: CollectedRows) => void; reject: (error: Error) => void } | undefined;
+  #collecting:
+    | { removed: Removed[]; resolve: (rows: CollectedRows) => void; reject: (error: Error) => void }
+    | undefined;
   #closing: (() => void) | undefined;
   /** Why no more calls are taken. */
   #ended: Error | undefined;
@@ -123,7 +125,7 @@ export class MetadataDatabase implements AsyncDisposable {
       return Promise.reject(classified("failed-precondition", "a garbage collection is running: failed precondition"));
     }
     const { promise, resolve, reject } = Promise.withResolvers<CollectedRows>();
-    this.#collecting = { resolve, reject };
+    this.#collecting = { removed: [], resolve, reject };
     this.#post({ kind: "collect" });
     return promise;
   }
@@ -187,10 +189,15 @@ export class MetadataDatabase implements AsyncDisposable {
         }
         return;
       }
-      case "collected":
-        this.#collecting?.resolve(message);
+      case "swept":
+        this.#collecting?.removed.push(...message.removed);
+        return;
+      case "collected": {
+        const { markMs, sweepMs } = message;
+        this.#collecting?.resolve({ removed: this.#collecting.removed, markMs, sweepMs });
         this.#collecting = undefined;
         return;
+      }
       case "collect-failed":
         this.#collecting?.reject(errorOf(message.failure));
         this.#collecting = undefined;

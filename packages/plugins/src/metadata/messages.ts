@@ -44,12 +44,8 @@ export type FromWriter =
       readonly mutations: number;
       readonly dirty: number;
     }
-  | {
-      readonly kind: "collected";
-      readonly removed: readonly Removed[];
-      readonly markMs: number;
-      readonly sweepMs: number;
-    }
+  | { readonly kind: "swept"; readonly removed: readonly Removed[] }
+  | { readonly kind: "collected"; readonly markMs: number; readonly sweepMs: number }
   | { readonly kind: "collect-failed"; readonly failure: Failure }
   | { readonly kind: "closed" };
 
@@ -58,6 +54,7 @@ const FROM_WRITER: ReadonlySet<unknown> = new Set([
   "opened",
   "failed",
   "batch",
+  "swept",
   "collected",
   "collect-failed",
   "closed",

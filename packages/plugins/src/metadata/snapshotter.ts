@@ -137,8 +137,9 @@ export class MetadataSnapshotter implements Snapshotter {
     const { backendKey, backendParent } = begun;
 
     await using undo = new AsyncDisposableStack();
+    let pinned = parent !== "";
     undo.defer(async () => {
-      await this.#database.call("releasePins", { operation });
+      if (pinned) await this.#database.call("releasePins", { operation });
     });
     this.#inFlight.add(backendKey);
     undo.defer(() => void this.#inFlight.delete(backendKey));
@@ -164,6 +165,8 @@ export class MetadataSnapshotter implements Snapshotter {
         this.#discard(backendKey);
         throw error;
       });
+    // The record holds the parent from here on.
+    pinned = false;
     if (recorded.existed) {
       this.#discard(backendKey);
       throw classified("already-exists", `snapshot ${goQuote(key)}: already exists`);

@@ -1,7 +1,7 @@
-import type { Removed } from "./collection.ts";
-import { type FromWriter, failureOf, isToWriter, type ToWriter } from "./messages.ts";
+import { classified } from "@stevedore/base";
+import { type Call, type FromWriter, failureOf, isToWriter, type ToWriter } from "./messages.ts";
 import { closeConnection } from "./statement.ts";
-import { Writer } from "./writer.ts";
+import { type BatchResult, Writer } from "./writer.ts";
 
 /**
  * Entrypoint of the writer thread. Batches come and are answered in order; a collection runs in slices between them.
@@ -34,8 +34,7 @@ function receive(message: ToWriter): void {
       }
       return;
     case "batch":
-      if (thread.writer !== undefined)
-        self.postMessage({ kind: "batch", id: message.id, ...thread.writer.run(message.calls) });
+      self.postMessage({ kind: "batch", id: message.id, ...runBatch(message.calls) });
       return;
     case "collect":
       if (thread.writer !== undefined) void collect(thread.writer);
@@ -50,20 +49,30 @@ function receive(message: ToWriter): void {
   }
 }
 
+/** Answers every call, whatever happens: a caller must not wait for ever. */
+function runBatch(calls: readonly Call[]): BatchResult {
+  try {
+    if (thread.writer === undefined) throw classified("unavailable", "metadata: store is closed: unavailable");
+    return thread.writer.run(calls);
+  } catch (error) {
+    const failure = failureOf(error);
+    return { outcomes: calls.map(() => ({ failure })), mutations: 0, dirty: 0 };
+  }
+}
+
 async function collect(owner: Writer): Promise<void> {
   const started = performance.now();
   try {
     const garbage = await mark(owner);
     const marked = performance.now();
-    const removed: Removed[] = [];
     while (garbage.length > 0 && thread.writer === owner) {
       const end = performance.now() + thread.sliceMs;
-      removed.push(...owner.sweep(garbage, () => performance.now() > end));
+      // In parts: the loop takes in thousands of objects without a pause.
+      self.postMessage({ kind: "swept", removed: owner.sweep(garbage, () => performance.now() > end) });
       await turn();
     }
     self.postMessage({
       kind: "collected",
-      removed,
       markMs: marked - started,
       sweepMs: performance.now() - marked,
     });
