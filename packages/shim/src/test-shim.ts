@@ -1,0 +1,212 @@
+import { chmod, copyFile, mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { decodeText, encodeText } from "@stevedore/base/bytes";
+import { classified } from "@stevedore/base/errors";
+import { makeFifo, openFifoBoth } from "@stevedore/os/fifo";
+import { MNT, unmountRecursive } from "@stevedore/os/mount";
+import { runCommand } from "@stevedore/os/spawn";
+import { Server, Client as TtrpcClient } from "@stevedore/ttrpc";
+import { connectUnix, listenUnix } from "@stevedore/ttrpc/socket";
+import { TaskExitSchema } from "@stevedore/wire/gen/containerd/events/task_pb";
+import { OptionsSchema } from "@stevedore/wire/gen/containerd/runc/v1/options_pb";
+import { ForwardRequestSchema } from "@stevedore/wire/gen/containerd/services/events/ttrpc/v1/events_pb";
+import { Task } from "@stevedore/wire/gen/containerd/task/v2/shim_pb";
+import { type Client, createClient } from "@stevedore/wire/rpc/index";
+import { ttrpcTransport } from "@stevedore/wire/ttrpc";
+
+/** For tests: a shim, ours or Debian's, driven directly over ttrpc in a private folder, with runc and busybox. */
+
+const BUSYBOX = "/usr/bin/busybox";
+const APPLETS = ["sh", "sleep", "cat", "true", "seq", "echo", "stty", "tr", "head"];
+
+/** Whether this machine can run containers for a test. */
+export const canRunContainers: boolean =
+  process.geteuid?.() === 0 && Bun.which("runc") !== null && Bun.which("busybox") === BUSYBOX;
+
+/** The programs under test: the peer judges the test. */
+export const SHIMS: readonly { readonly name: string; readonly command: readonly string[] }[] = [
+  { name: "our shim", command: [process.execPath, join(import.meta.dir, "bin.ts")] },
+  ...(Bun.which("/usr/bin/containerd-shim-runc-v2") === null
+    ? []
+    : [{ name: "Debian's shim", command: ["/usr/bin/containerd-shim-runc-v2"] }]),
+];
+
+export interface SeenEvent {
+  readonly topic: string;
+  readonly value: Uint8Array;
+}
+
+export interface TestContainer {
+  readonly id: string;
+  readonly bundle: string;
+  readonly task: Client<typeof Task>;
+  readonly shimPid: number;
+}
+
+export interface SpecChanges {
+  readonly args: readonly string[];
+  readonly env?: readonly string[];
+  readonly terminal?: boolean;
+  readonly process?: Readonly<Record<string, unknown>>;
+  readonly namespaces?: readonly string[];
+  readonly annotations?: Readonly<Record<string, string>>;
+}
+
+/** A folder with a root file system, a socket for events, and the shims started in it. Close it to remove everything. */
+export class ShimBench implements AsyncDisposable {
+  readonly dir: string;
+  readonly events: SeenEvent[] = [];
+  readonly #command: readonly string[];
+  readonly #undo = new AsyncDisposableStack();
+
+  private constructor(dir: string, command: readonly string[]) {
+    this.dir = dir;
+    this.#command = command;
+  }
+
+  static async open(command: readonly string[]): Promise<ShimBench> {
+    const bench = new ShimBench(await mkdtemp("/tmp/shim-bench-"), command);
+    const { dir } = bench;
+    bench.#undo.defer(() => rm(dir, { recursive: true, force: true }));
+    const root = join(dir, "image");
+    for (const folder of ["bin", "proc", "dev", "tmp"]) await mkdir(join(root, folder), { recursive: true });
+    await copyFile(BUSYBOX, join(root, "bin/busybox"));
+    await chmod(join(root, "bin/busybox"), 0o755);
+    for (const name of APPLETS) await symlink("busybox", join(root, "bin", name));
+    const server = new Server();
+    server.register("containerd.services.events.ttrpc.v1.Events", {
+      Forward: {
+        kind: "unary",
+        call: async (payload) => {
+          const { envelope } = fromBinary(ForwardRequestSchema, payload);
+          bench.events.push({ topic: envelope?.topic ?? "", value: envelope?.event?.value ?? new Uint8Array() });
+          return new Uint8Array();
+        },
+      },
+    });
+    const listener = listenUnix(join(dir, "ttrpc.sock"), { accept: (carrier) => server.serve(carrier) });
+    bench.#undo.defer(() => {
+      listener.stop();
+      server.close();
+    });
+    return bench;
+  }
+
+  /** Starts a shim and connects to it; the container is still to be created. */
+  async shim(id: string, spec: SpecChanges): Promise<TestContainer> {
+    const { dir } = this;
+    const bundle = join(dir, "state", id);
+    await mkdir(join(bundle, "rootfs"), { recursive: true });
+    await writeFile(join(bundle, "config.json"), JSON.stringify(specOf(spec)));
+    // The daemon makes this FIFO and reads it; Debian's shim does not start without.
+    makeFifo(join(bundle, "log"));
+    const log = openFifoBoth(join(bundle, "log"));
+    this.#undo.defer(() => log.close());
+    const started = await runCommand(
+      [
+        ...this.#command,
+        "-namespace",
+        "test",
+        "-address",
+        join(dir, "c.sock"),
+        "-publish-binary",
+        "",
+        "-id",
+        id,
+        "start",
+      ],
+      { cwd: bundle, env: { PATH: process.env["PATH"] ?? "", TTRPC_ADDRESS: join(dir, "ttrpc.sock") } },
+    );
+    const address = decodeText(started.stdout).trim();
+    if (started.code !== 0) throw classified("unknown", `start shim: ${started.text()}`);
+    const client = new TtrpcClient(await connectUnix(address.slice("unix://".length)));
+    const task = createClient(Task, ttrpcTransport(client));
+    const { shimPid } = await task.connect({ id });
+    this.#undo.defer(async () => {
+      if (!client.isClosed) process.kill(shimPid, "SIGKILL");
+      client.close();
+      await runCommand(["runc", "--root", join(dir, "runc/test"), "delete", "--force", id], {
+        searchPath: process.env["PATH"] ?? "",
+      });
+      unmountRecursive(join(bundle, "rootfs"), { flags: MNT.DETACH });
+    });
+    return { id, bundle, task, shimPid };
+  }
+
+  /** Starts a shim and creates its container. */
+  async create(
+    id: string,
+    spec: SpecChanges,
+    io: Partial<Record<"stdin" | "stdout" | "stderr", string>> = {},
+  ): Promise<TestContainer & { readonly pid: number }> {
+    const container = await this.shim(id, spec);
+    const { pid } = await container.task.create({
+      id,
+      bundle: container.bundle,
+      rootfs: [{ type: "bind", source: join(this.dir, "image"), options: ["rbind"] }],
+      terminal: spec.terminal ?? false,
+      ...io,
+      options: {
+        typeUrl: OptionsSchema.typeName,
+        value: toBinary(OptionsSchema, create(OptionsSchema, { root: join(this.dir, "runc") })),
+      },
+    });
+    return { ...container, pid };
+  }
+
+  topics(): string[] {
+    return this.events.map(({ topic }) => topic);
+  }
+
+  /** The exits told so far, as `id:status`. */
+  exits(): string[] {
+    return this.events
+      .filter(({ topic }) => topic === "/tasks/exit")
+      .map(({ value }) => fromBinary(TaskExitSchema, value))
+      .map(({ id, exitStatus }) => `${id}:${exitStatus}`);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#undo[Symbol.asyncDispose]();
+  }
+}
+
+function specOf(changes: SpecChanges): unknown {
+  const {
+    args,
+    env = ["PATH=/bin"],
+    terminal = false,
+    namespaces = ["pid", "mount", "ipc", "uts", "network"],
+  } = changes;
+  return {
+    ociVersion: "1.0.2",
+    process: { user: { uid: 0, gid: 0 }, args, env, cwd: "/", terminal, ...changes.process },
+    root: { path: "rootfs" },
+    mounts: [
+      { destination: "/proc", type: "proc", source: "proc" },
+      { destination: "/dev", type: "tmpfs", source: "tmpfs", options: ["nosuid", "mode=755"] },
+      { destination: "/dev/pts", type: "devpts", source: "devpts", options: ["newinstance", "ptmxmode=0666"] },
+    ],
+    annotations: changes.annotations ?? {},
+    linux: { namespaces: namespaces.map((type) => ({ type })) },
+  };
+}
+
+/** An OCI process for an exec. */
+export function execSpec(args: readonly string[]): { typeUrl: string; value: Uint8Array } {
+  const process = { user: { uid: 0, gid: 0 }, args, env: ["PATH=/bin"], cwd: "/" };
+  return {
+    typeUrl: "types.containerd.io/opencontainers/runtime-spec/1/Process",
+    value: encodeText(JSON.stringify(process)),
+  };
+}
+
+/** Waits up to 5 s for a condition. */
+export async function eventually(check: () => boolean | Promise<boolean>): Promise<void> {
+  for (let i = 0; i < 200; i++) {
+    if (await check()) return;
+    await Bun.sleep(25);
+  }
+  throw classified("deadline-exceeded", "did not come true within 5 s");
+}
