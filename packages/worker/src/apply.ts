@@ -8,6 +8,7 @@ import { ERRNO, SyscallError } from "@stevedore/os/errno";
 import { AT, closeQuietly, O, readInto } from "@stevedore/os/fd";
 import { MS, mountAll, mountOne, mountRaw, splitLayers } from "@stevedore/os/mount";
 import { Root } from "@stevedore/os/path";
+import { UserNamespaces } from "@stevedore/os/userns";
 import { CHUNK, decompress, detectCompression } from "./decompress.ts";
 import { Unpacker } from "./unpack.ts";
 
@@ -29,7 +30,7 @@ function optionValue(options: readonly string[], key: string): string | undefine
  * Mounts the target at the job's mount point. As containerd does: a single overlay with an upperdir is not mounted, its
  * upper folder is written directly, whiteouts in overlayfs's own form; anything else is mounted and written through.
  */
-function mountTarget(job: ApplyJob, userNamespace: boolean): Target {
+async function mountTarget(job: ApplyJob, userNamespace: boolean): Promise<Target> {
   const [only] = job.mounts;
   if (only === undefined) throw classified("invalid-argument", "apply layer: no mounts given: invalid argument");
   // Whiteout devices cannot be made in a user namespace; there the overlay is mounted and written through.
@@ -42,7 +43,8 @@ function mountTarget(job: ApplyJob, userNamespace: boolean): Target {
       return { overlay: true, userXattr: only.options.includes("userxattr"), lowers };
     }
   }
-  mountAll(job.mounts, job.mountPoint);
+  using namespaces = await UserNamespaces.for(job.mounts);
+  mountAll(job.mounts, job.mountPoint, { userNamespaces: namespaces.descriptors });
   // A remount sets all flags anew, so a read-only target has to be told to stay so.
   const readOnly = job.mounts.at(-1)?.options.includes("ro") ?? false;
   const flags = MS.REMOUNT | MS.BIND | MS.NODEV | MS.NOSUID | MS.NOEXEC | (readOnly ? MS.RDONLY : 0);
@@ -89,7 +91,7 @@ async function inUserNamespace(): Promise<boolean> {
 export async function runApply(job: ApplyJob): Promise<ApplyResult> {
   setUmask(0);
   const userNamespace = await inUserNamespace();
-  const target = mountTarget(job, userNamespace);
+  const target = await mountTarget(job, userNamespace);
   const root = enterRoot(job.mountPoint);
   const unpacker = new Unpacker({
     root,

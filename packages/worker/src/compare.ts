@@ -6,6 +6,7 @@ import { openEntry, pivotInto } from "@stevedore/os/at-calls";
 import { ERRNO, SyscallError } from "@stevedore/os/errno";
 import { AT, closeQuietly, O, writeAll } from "@stevedore/os/fd";
 import { mountAll, mountOne } from "@stevedore/os/mount";
+import { UserNamespaces } from "@stevedore/os/userns";
 import { CHUNK } from "./decompress.ts";
 import { WalkDiff } from "./walk-diff.ts";
 
@@ -32,8 +33,10 @@ export async function runCompare(job: CompareJob): Promise<CompareResult> {
   mountOne({ type: "tmpfs", source: "tmpfs", options: ["mode=0700", "size=1m"] }, job.mountPoint);
   await mkdir(`${job.mountPoint}/lower`);
   await mkdir(`${job.mountPoint}/upper`);
-  mountAll(job.lower.map(readOnly), `${job.mountPoint}/lower`);
-  mountAll(job.upper.map(readOnly), `${job.mountPoint}/upper`);
+  using namespaces = await UserNamespaces.for([...job.lower, ...job.upper]);
+  const userNamespaces = namespaces.descriptors;
+  mountAll(job.lower.map(readOnly), `${job.mountPoint}/lower`, { userNamespaces });
+  mountAll(job.upper.map(readOnly), `${job.mountPoint}/upper`, { userNamespaces });
   const pivoted = pivotInto(job.mountPoint);
   if (pivoted < 0 && pivoted !== -ERRNO.EINVAL) {
     throw new SyscallError({ syscall: "pivot_root", errno: -pivoted, target: job.mountPoint });

@@ -144,6 +144,19 @@ describe("walking differ", () => {
     expect(mountsAtOrBelow(base)).toHaveLength(1);
   });
 
+  test("a tree seen through an id mapping has the ids that are seen", async () => {
+    const { differ, content } = open();
+    const bytes = tarOf([{ type: "file", name: "f", mode: 0o644, uid: 5, gid: 6 }]);
+    const layer = { mediaType: MediaType.ociLayer, digest: content.put(bytes), size: bytes.length };
+    const [target, again] = [folder(), folder()];
+    await differ.apply(context, layer, { mounts: bind(target) });
+    const mapping = ["uidmap=0:100000:65536", "gidmap=0:200000:65536"];
+    const upper = [{ type: "bind", source: target, target: "", options: [...mapping, "rw", "rbind"] }];
+    const made = await differ.compare(context, [], { upper, mediaType: MediaType.ociLayer, ref: "", labels: {} });
+    await differ.apply(context, made, { mounts: bind(again) });
+    expect(describeTree(again, { times: false })[0]).toStartWith("/f 100644 100005:200006");
+  });
+
   test("parallel unpack gives what a serial one on overlayfs gives", async () => {
     const { differ, content } = open();
     const layers = [

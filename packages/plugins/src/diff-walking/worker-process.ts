@@ -1,7 +1,7 @@
 import { classified, decodeText, ERROR_CLASSES, type ErrorClass } from "@stevedore/base";
 import type { ApplyResult, CompareResult, FailedJob, LayerJob, LayerResult } from "@stevedore/oci/layer-job";
 import { SIGKILL } from "@stevedore/os/signals";
-import { runCommand } from "@stevedore/os/spawn";
+import { pickEnvironment, runCommand } from "@stevedore/os/spawn";
 
 /**
  * A namespace of its own for mounts, so that nothing the worker mounts is seen or left behind, and one for the network,
@@ -23,6 +23,7 @@ export interface WorkerRun {
 /** Runs one job. @throws the job's own error; internal when the worker ended without a result; the signal's reason */
 export async function runWorker(job: LayerJob, run: WorkerRun): Promise<ApplyResult | CompareResult> {
   const ended = await runCommand([...NAMESPACES, ...run.command], {
+    env: pickEnvironment(["PATH"]),
     input: JSON.stringify(job),
     extraFds: run.fds,
     signal: run.signal,
