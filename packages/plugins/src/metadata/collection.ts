@@ -1,4 +1,5 @@
 import type { Database } from "bun:sqlite";
+import { components } from "./components.ts";
 import {
   containerNode,
   contentNode,
@@ -54,8 +55,10 @@ export class Collection {
   /**
    * Finds what nothing refers to. Yields between rows, so that the caller can stop for a while; `reader` stays in one
    * read transaction throughout.
+   * @returns garbage for {@link sweep}, which takes it from the end: what refers comes after what it refers to, so that
+   *   as long as an object is still there, all it needs is too. What refers to each other goes together.
    */
-  *mark(reader: Database, now: number): Generator<void, readonly Node[]> {
+  *mark(reader: Database, now: number): Generator<void, (readonly Node[])[]> {
     if (this.#run !== undefined) throw new Error("a collection is running");
     const run: Run = { visited: new Set(), touched: new Set(), backReferences: new Map(), now };
     this.#run = run;
@@ -64,12 +67,12 @@ export class Collection {
       const pending: Node[] = [...this.#pins.values()].flat();
       yield* scanRoots(reader, run, pending);
       yield* traverse(reader, run, pending);
-      const garbage: Node[] = [];
+      const garbage = new Set<Node>();
       for (const node of allNodes(reader)) {
-        if (!isMarked(run, node)) garbage.push(node);
+        if (!isMarked(run, node)) garbage.add(node);
         yield;
       }
-      return garbage;
+      return yield* components(garbage, (node) => references(reader, run, node));
     } finally {
       reader.exec("COMMIT");
     }
@@ -79,7 +82,7 @@ export class Collection {
    * Deletes garbage that is still garbage, until `stop` says so. Runs inside a write transaction.
    * @param garbage what {@link mark} returned; what was dealt with is taken off its end
    */
-  sweep(db: Database, garbage: Node[], stop: () => boolean): Removed[] {
+  sweep(db: Database, garbage: (readonly Node[])[], stop: () => boolean): Removed[] {
     const run = this.#run;
     if (run === undefined) throw new Error("no collection is running");
     if (run.touched.size > 0) {
@@ -90,10 +93,11 @@ export class Collection {
     }
     const removed: Removed[] = [];
     while (garbage.length > 0 && !stop()) {
-      const node = garbage.pop();
-      if (node === undefined || isMarked(run, node)) continue;
-      const gone = removeRow(db, node);
-      if (gone !== undefined) removed.push(gone);
+      for (const node of garbage.pop() ?? []) {
+        if (isMarked(run, node)) continue;
+        const gone = removeRow(db, node);
+        if (gone !== undefined) removed.push(gone);
+      }
     }
     return removed;
   }

@@ -86,7 +86,7 @@ async function collect(owner: Writer): Promise<void> {
 /** Looking at the clock costs more than a row. */
 const ROWS_PER_LOOK = 32;
 
-async function mark(owner: Writer): Promise<string[]> {
+async function mark(owner: Writer): Promise<(readonly string[])[]> {
   const reader = owner.openReader();
   try {
     const steps = owner.collection.mark(reader, Date.now());
@@ -95,7 +95,7 @@ async function mark(owner: Writer): Promise<string[]> {
       do {
         for (let row = 0; row < ROWS_PER_LOOK; row++) {
           const step = steps.next();
-          if (step.done === true) return [...step.value];
+          if (step.done === true) return step.value;
         }
       } while (performance.now() < end);
       await turn();

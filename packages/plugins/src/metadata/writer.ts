@@ -95,7 +95,7 @@ export class Writer implements Disposable {
   }
 
   /** Deletes garbage in one transaction, for as long as `stop` lets it. */
-  sweep(garbage: Node[], stop: () => boolean): Removed[] {
+  sweep(garbage: (readonly string[])[], stop: () => boolean): Removed[] {
     this.#setSynced(true);
     this.#db.exec("BEGIN IMMEDIATE");
     try {
@@ -163,8 +163,6 @@ export class Writer implements Disposable {
     this.#synced = synced;
   }
 }
-
-type Node = string;
 
 /** A procedure's type and its arguments belong together by name; TypeScript follows that only through this table. */
 type Table = { readonly [K in ProcedureName]: (tx: Transaction, args: ProcedureArgs<K>) => ProcedureResult<K> };
