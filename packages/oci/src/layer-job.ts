@@ -46,6 +46,8 @@ export interface ApplyJob {
   readonly size: number;
   /** An existing folder the worker may mount on, in its own namespace only. */
   readonly mountPoint: string;
+  /** Pid of who started the worker: it does not outlive it. */
+  readonly parent: number;
   readonly syncFs: boolean;
   readonly limits: LayerLimits;
 }
@@ -71,6 +73,7 @@ export interface CompareJob {
   readonly lower: readonly JobMount[];
   readonly upper: readonly JobMount[];
   readonly mountPoint: string;
+  readonly parent: number;
   readonly compression: "none" | "gzip" | "zstd";
   /** Seconds since 1970: later modification times are cut to this. */
   readonly sourceDateEpoch?: number;

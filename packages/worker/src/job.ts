@@ -81,6 +81,7 @@ export function parseJob(json: string): LayerJob {
       digest: text(value, "digest"),
       size: number(value, "size"),
       mountPoint: text(value, "mountPoint"),
+      parent: number(value, "parent"),
       syncFs: value["syncFs"] === true,
       limits: limits(value),
     } satisfies ApplyJob;
@@ -91,6 +92,7 @@ export function parseJob(json: string): LayerJob {
     lower: mounts(value, "lower"),
     upper: mounts(value, "upper"),
     mountPoint: text(value, "mountPoint"),
+    parent: number(value, "parent"),
     compression: oneOf(value, "compression", ["none", "gzip", "zstd"]),
     ...(typeof epoch === "number" ? { sourceDateEpoch: epoch } : {}),
   } satisfies CompareJob;

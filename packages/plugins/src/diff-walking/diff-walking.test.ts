@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync, zstdCompressSync } from "node:zlib";
@@ -156,6 +156,39 @@ describe("walking differ", () => {
     await differ.apply(context, made, { mounts: bind(again) });
     expect(describeTree(again, { times: false })[0]).toStartWith("/f 100644 100005:200006");
   });
+
+  test("a worker ends with the daemon, however that ends", async () => {
+    const dir = folder();
+    const layer = join(dir, "layer");
+    writeFileSync(layer, tarOf(...Array.from({ length: 60_000 }, (_, i) => file(`d${i % 100}/f${i}`))));
+    mkdirSync(join(dir, "target"));
+    const script = `
+      import { createWalkingDiffer } from ${JSON.stringify(join(import.meta.dir, "impl.ts"))};
+      import { createTestContent } from ${JSON.stringify(join(import.meta.dir, "test-content.ts"))};
+      const content = createTestContent(${JSON.stringify(join(dir, "content"))});
+      const bytes = new Uint8Array(await Bun.file(${JSON.stringify(layer)}).arrayBuffer());
+      const options = { content, workerCommand: ${JSON.stringify([process.execPath, WORKER])}, stateDir: ${JSON.stringify(dir)} };
+      const mounts = [{ type: "bind", source: ${JSON.stringify(join(dir, "target"))}, target: "", options: ["rbind", "rw"] }];
+      const mediaType = ${JSON.stringify(MediaType.ociLayer)};
+      await createWalkingDiffer(options).apply({ signal: new AbortController().signal }, { mediaType, digest: content.put(bytes), size: bytes.length }, { mounts });`;
+    const daemon = Bun.spawn([process.execPath, "-e", script], { stderr: "inherit" });
+    // The worker is named by its last argument; the script above mentions the folder inside a longer one.
+    const workers = (): readonly string[] =>
+      readdirSync("/proc").filter((pid) => {
+        if (!/^[0-9]+$/.test(pid)) return false;
+        try {
+          return readFileSync(`/proc/${pid}/cmdline`, "utf8").endsWith(`\0${dir}\0`);
+        } catch {
+          return false;
+        }
+      });
+    for (let tries = 0; tries < 500 && readdirSync(join(dir, "target")).length === 0; tries++) await Bun.sleep(10);
+    expect(workers()).toHaveLength(1);
+    daemon.kill("SIGKILL");
+    await daemon.exited;
+    for (let tries = 0; tries < 100 && workers().length > 0; tries++) await Bun.sleep(10);
+    expect(workers()).toEqual([]);
+  }, 20_000);
 
   test("parallel unpack gives what a serial one on overlayfs gives", async () => {
     const { differ, content } = open();

@@ -57,7 +57,7 @@ export function createWalkingDiffer(options: WalkingDifferOptions): Differ {
   ): Promise<Awaited<ReturnType<typeof runWorker>>> => {
     ready ??= mkdir(mountPoint, { recursive: true, mode: 0o700 });
     await ready;
-    return runWorker(job, { command: options.workerCommand, signal, fds: [fd] });
+    return runWorker(job, { command: [...options.workerCommand, options.stateDir], signal, fds: [fd] });
   };
 
   return {
@@ -75,6 +75,7 @@ export function createWalkingDiffer(options: WalkingDifferOptions): Differ {
         digest: processed ? "" : descriptor.digest,
         size: processed ? -1 : reader.size,
         mountPoint,
+        parent: process.pid,
         syncFs: applyOptions.syncFs ?? false,
         limits,
       };
@@ -116,6 +117,7 @@ export function createWalkingDiffer(options: WalkingDifferOptions): Differ {
         lower,
         upper: compareOptions.upper,
         mountPoint,
+        parent: process.pid,
         compression,
         ...(epoch === undefined ? {} : { sourceDateEpoch: Math.floor(epoch.getTime() / 1000) }),
       };
