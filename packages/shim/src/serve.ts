@@ -96,6 +96,8 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
   );
   const listener = await listen(flags.socket, server);
   tellReady(READY);
+  // The daemon takes some milliseconds to connect: what its first calls need is loaded meanwhile.
+  void warmUp();
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     // A shim outlives what a service manager or a terminal tells its group: it ends when its containers have.
     process.on(signal, () => log.debug("ignoring signal", { signal }));
@@ -123,6 +125,16 @@ export function tellReady(message: string): void {
   if (!isOpen(READY_FD)) return;
   writeFrom(READY_FD, encodeText(message));
   closeQuietly(READY_FD);
+}
+
+/** Loads what every container needs and the start did not. Failures show again, and are told, at the first use. */
+async function warmUp(): Promise<void> {
+  await Promise.allSettled([
+    import("@stevedore/wire/gen/containerd/task/v3/shim_pb"),
+    import("@stevedore/wire/gen/containerd/events/task_pb"),
+    import("@stevedore/wire/gen/containerd/services/events/ttrpc/v1/events_pb"),
+    import("@stevedore/wire/gen/containerd/runc/v1/options_pb"),
+  ]);
 }
 
 /** How often a process that is no child of ours is looked at. */
