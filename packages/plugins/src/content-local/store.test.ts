@@ -101,4 +101,68 @@ describe("createLocalContent()", () => {
     expect((await refusalOf(made.store.open(context, digest))).errorClass).toBe("invalid-argument");
     expect((await refusalOf(made.store.delete(context, digest))).errorClass).toBe("invalid-argument");
   });
+
+  test("a process killed while it writes leaves whole blobs, and ingests that can be resumed", async () => {
+    await using made = await fixture();
+    const confirmed: string[] = [];
+    for (let round = 0; round < 5; round++) {
+      const child = Bun.spawn(
+        [process.execPath, join(import.meta.dir, "crash-child.ts"), made.directory, `r${round}`],
+        {
+          stdin: "ignore",
+          stdout: "pipe",
+          stderr: "inherit",
+        },
+      );
+      const timer = setTimeout(() => child.kill("SIGKILL"), 200 + round * 41);
+      const output = await new Response(child.stdout).text();
+      clearTimeout(timer);
+      await child.exited;
+      confirmed.push(...output.split("\n").slice(0, -1));
+    }
+    const store = await createLocalContent({ directory: made.directory });
+    const found = await collect(store.list(context, []));
+    const digests = new Set(found.map((info) => info.digest));
+    expect(confirmed.filter((digest) => !digests.has(digest))).toEqual([]);
+    for (const { digest } of found) {
+      const bytes = await readFile(join(made.directory, "blobs", "sha256", digest.slice(7)));
+      expect(digestOf(bytes)).toBe(digest);
+    }
+    for (const { ref } of await store.listStatuses(context, [])) {
+      await using writer = await store.writer(context, { ref });
+      await writer.write(Buffer.from("rest"));
+      expect(await writer.commit(context)).toStartWith("sha256:");
+    }
+    expect(await readdir(join(made.directory, "ingest"))).toEqual([]);
+  }, 30_000);
+
+  test("a full disk fails the write; the ingest goes on when there is room", async () => {
+    await using made = await fixture();
+    const small = join(made.directory, "small");
+    await mkdir(small);
+    const mount = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small]);
+    if (mount.exitCode !== 0) return; // Without the right to mount there is no small disk.
+    try {
+      const store = await createLocalContent({ directory: join(small, "content") });
+      {
+        await using writer = await store.writer(context, { ref: "big" });
+        await writer.write(Buffer.alloc(300_000, "a"));
+        const refusal = await refusalOf(writer.write(Buffer.alloc(2_000_000, "b")));
+        expect(refusal).toEqual({
+          errorClass: "resource-exhausted",
+          message: "write ingest big: no space left on device",
+        });
+        expect((await refusalOf(writer.commit(context))).errorClass).toBe("failed-precondition");
+      }
+      expect(await collect(store.list(context, []))).toEqual([]);
+      await using writer = await store.writer(context, { ref: "big" });
+      // What did fit is there, and counts.
+      expect(writer.status().offset).toBeGreaterThanOrEqual(300_000);
+      await writer.truncate(0);
+      await writer.write(Buffer.alloc(300_000, "a"));
+      expect(await writer.commit(context)).toBe(digestOf(Buffer.alloc(300_000, "a")));
+    } finally {
+      Bun.spawnSync(["umount", "-l", small]);
+    }
+  });
 });

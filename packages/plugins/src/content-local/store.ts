@@ -61,9 +61,10 @@ class LocalContentStore implements ContentStore {
     for (const name of await readdir(ingests)) {
       const path = join(ingests, name);
       const ref = await readText(join(path, "ref"));
-      // Without its ref (or under another's name) an ingest can never be resumed.
-      if (ref !== undefined && nameOf(ref) === name) continue;
-      this.#log.warn("removing an ingest that cannot be resumed", { path });
+      // Without its ref (or under another's name) an ingest can never be resumed; without data there is nothing to resume.
+      const hasData = (await stat(join(path, "data")).catch(() => undefined)) !== undefined;
+      if (ref !== undefined && nameOf(ref) === name && hasData) continue;
+      this.#log.info("removing an ingest that cannot be resumed", { path });
       await rm(path, { recursive: true, force: true });
     }
   }
