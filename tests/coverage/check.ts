@@ -19,6 +19,9 @@ export type Verdict = {
 };
 
 function matcher(pattern: string): (item: string) => boolean {
+  // A section of the configuration stands for its keys.
+  if (pattern.startsWith("config:") && !pattern.includes("*"))
+    return (item) => item === pattern || item.startsWith(`${pattern}.`);
   if (!pattern.includes("*")) return (item) => item === pattern;
   const regular = RegExp(
     `^${pattern

@@ -17,6 +17,8 @@ export type Room = {
   readonly modules?: readonly string[] | undefined;
   /** May block the event loop: import functions whose name ends in Sync. */
   readonly blocking?: boolean | undefined;
+  /** Of the blocking functions, those it may import: they take microseconds and wait for nothing. */
+  readonly sync?: readonly string[] | undefined;
   /** May import bun:ffi. */
   readonly ffi?: boolean | undefined;
 };
@@ -33,6 +35,7 @@ const isLayers = shapeOf({
       lazily: maybe(listOf(isString)),
       modules: maybe(listOf(isString)),
       blocking: maybe(isBoolean),
+      sync: maybe(listOf(isString)),
       ffi: maybe(isBoolean),
     }),
   ),
@@ -75,7 +78,7 @@ function refusal(layers: Layers, file: string, fact: ImportFact): string | undef
     if (from.room.modules !== undefined && !from.room.modules.includes(target.external)) {
       return `${from.name} may import of outside modules only: ${from.room.modules.join(", ")}`;
     }
-    const blocking = fact.names.find((name) => name.endsWith("Sync"));
+    const blocking = fact.names.find((name) => name.endsWith("Sync") && from.room.sync?.includes(name) !== true);
     if (from.room.blocking !== true && blocking !== undefined && !file.endsWith(".test.ts")) {
       return `${from.name} may not block the event loop: ${blocking} of ${target.external} (only os and the metadata store may)`;
     }
@@ -83,7 +86,7 @@ function refusal(layers: Layers, file: string, fact: ImportFact): string | undef
   }
   const to = ownerOf(layers, target.file);
   if (to === undefined) return `no rule of tools/layers.json covers ${target.file}`;
-  if (fact.specifier.startsWith(".") && packageOf(file) !== packageOf(target.file)) {
+  if (fact.specifier.startsWith(".") && !fact.byPath && packageOf(file) !== packageOf(target.file)) {
     return `${target.file} belongs to another package: import it by name`;
   }
   if (to.name === from.name || allows(from.room.may, to.name)) return undefined;

@@ -16,6 +16,8 @@ export type ImportFact = {
   readonly line: number;
   /** Names imported from it, as the exporting module calls them; "*" for all. */
   readonly names: readonly string[];
+  /** Named as a file for another thread or process to load (`new URL("./x.ts", import.meta.url)`), not imported here. */
+  readonly byPath: boolean;
 };
 
 /** Imports of one file. Throws on a syntax error, and on an import whose name is computed. */
@@ -24,8 +26,14 @@ export function importsOf(file: string, text: string): ImportFact[] {
   const [problem] = parsed.errors;
   if (problem !== undefined) throw new Error(`${file}: ${problem.message}`);
   const found: ImportFact[] = [];
-  const add = (specifier: string, kind: ImportKind, at: number, names: readonly string[] = []): void => {
-    found.push({ specifier, kind, line: text.slice(0, at).split("\n").length, names });
+  const add = (
+    specifier: string,
+    kind: ImportKind,
+    at: number,
+    names: readonly string[] = [],
+    byPath = false,
+  ): void => {
+    found.push({ specifier, kind, line: text.slice(0, at).split("\n").length, names, byPath });
   };
 
   for (const item of parsed.module.staticImports) {
@@ -66,7 +74,7 @@ export function importsOf(file: string, text: string): ImportFact[] {
       if (node.callee.type !== "Identifier" || node.callee.name !== "URL" || second?.type !== "MemberExpression")
         return;
       if (second.object.type !== "MetaProperty" || first?.type !== "Literal" || typeof first.value !== "string") return;
-      if (/\.(ts|js)$/.test(first.value)) add(first.value, "lazy", node.start, ["*"]);
+      if (/\.(ts|js)$/.test(first.value)) add(first.value, "lazy", node.start, ["*"], true);
     },
   }).visit(parsed.program);
   return found;
