@@ -41,6 +41,8 @@ export interface ApplyJob {
   readonly mounts: readonly JobMount[];
   /** `detect` looks at the first bytes: gzip, zstd, else plain. */
   readonly compression: "none" | "detect";
+  /** A program that turns gzip on stdin into plain bytes on stdout, with its arguments; empty: the worker does it itself. */
+  readonly gunzip: readonly string[];
   /** Digest and bytes the blob must have; "" and -1 when unknown. */
   readonly digest: string;
   readonly size: number;

@@ -1,13 +1,14 @@
-import { readFile } from "node:fs/promises";
+import { open, readFile } from "node:fs/promises";
 import { classified, withContext } from "@stevedore/base/errors";
 import type { ApplyJob, ApplyResult } from "@stevedore/oci/layer-job";
 import { LAYER_FD } from "@stevedore/oci/layer-job";
 import { TarParser } from "@stevedore/oci/tar/parser";
 import { openEntry, pivotInto, readAt, setUmask, syncFileSystem } from "@stevedore/os/at-calls";
 import { ERRNO, SyscallError } from "@stevedore/os/errno";
-import { AT, closeQuietly, O, readInto } from "@stevedore/os/fd";
+import { AT, closeQuietly, O, readInto, setPipeSize } from "@stevedore/os/fd";
 import { MS, mountAll, mountOne, mountRaw, splitLayers } from "@stevedore/os/mount";
 import { Root } from "@stevedore/os/path";
+import { type Child, spawnChild } from "@stevedore/os/spawn";
 import { UserNamespaces } from "@stevedore/os/userns";
 import { CHUNK, decompress, detectCompression } from "./decompress.ts";
 import { Unpacker } from "./unpack.ts";
@@ -91,6 +92,8 @@ async function inUserNamespace(): Promise<boolean> {
 export async function runApply(job: ApplyJob): Promise<ApplyResult> {
   setUmask(0);
   const userNamespace = await inUserNamespace();
+  // Started before this process leaves the root in which the program lies.
+  await using gunzip = await startGunzip(job);
   const target = await mountTarget(job, userNamespace);
   const root = enterRoot(job.mountPoint);
   const unpacker = new Unpacker({
@@ -103,7 +106,7 @@ export async function runApply(job: ApplyJob): Promise<ApplyResult> {
   });
   const parser = new TarParser(unpacker, { maxEntries: job.limits.maxEntries || Number.MAX_SAFE_INTEGER });
   try {
-    const { diffId, size } = await feed(job, parser);
+    const { diffId, size } = await feed(job, parser, gunzip);
     parser.end();
     unpacker.complete();
     if (job.syncFs) {
@@ -143,7 +146,44 @@ function enterRoot(mountPoint: string): number {
   return fd;
 }
 
-async function feed(job: ApplyJob, parser: TarParser): Promise<{ diffId: string; size: number }> {
+/** Larger than a pipe's default, so that neither side waits for the other often; what an unprivileged process may ask for. */
+const PIPE_SIZE = 1 << 20;
+
+/** The job's own gunzip at work on the blob, when it is a file that holds gzip. */
+async function startGunzip(job: ApplyJob): Promise<Child | undefined> {
+  if (job.gunzip.length === 0 || job.compression === "none") return undefined;
+  const start = new Uint8Array(4);
+  if (readAt(LAYER_FD, start, 0) < start.length || detectCompression(start) !== "gzip") return undefined;
+  // The descriptor we were given shares its offset with others; this one does not.
+  await using blob = await open(`/proc/self/fd/${LAYER_FD}`);
+  const child = spawnChild(job.gunzip, { stdin: { fd: blob.fd }, stdout: "pipe", stderr: "pipe" });
+  if (child.stdout !== undefined) setPipeSize(child.stdout.fd, PIPE_SIZE);
+  return child;
+}
+
+/** What the program writes, then whether it was content. @throws data-loss in its own words */
+async function readGunzip(child: Child, output: (bytes: Uint8Array) => void): Promise<void> {
+  const out = child.stdout?.fd ?? -1;
+  const buffer = new Uint8Array(CHUNK);
+  for (;;) {
+    const n = readInto(out, buffer);
+    if (n < 0) throw new SyscallError({ syscall: "read", errno: -n, target: "gunzip" });
+    if (n === 0) break;
+    output(n === buffer.length ? buffer : buffer.subarray(0, n));
+  }
+  const { code } = await child.exited;
+  if (code === 0) return;
+  const said = new Uint8Array(1024);
+  const n = child.stderr === undefined ? 0 : readInto(child.stderr.fd, said);
+  const text = new TextDecoder().decode(said.subarray(0, Math.max(n, 0))).trim();
+  throw classified("data-loss", `decompress layer (gzip): status ${code}${text === "" ? "" : `: ${text}`}`);
+}
+
+async function feed(
+  job: ApplyJob,
+  parser: TarParser,
+  gunzip: Child | undefined,
+): Promise<{ diffId: string; size: number }> {
   const { limits } = job;
   const algorithm = hashNameOf(job.digest);
   const compressed = new Bun.CryptoHasher(algorithm);
@@ -166,13 +206,18 @@ async function feed(job: ApplyJob, parser: TarParser): Promise<{ diffId: string;
   const output = (bytes: Uint8Array): void => {
     size += bytes.length;
     if (limits.maxBytes > 0 && size > limits.maxBytes) throw tooLarge(job, `more than ${limits.maxBytes} bytes`);
-    if (limits.maxRatio > 0 && size > limits.ratioFloor && size > read * limits.maxRatio) {
+    if (
+      limits.maxRatio > 0 &&
+      size > limits.ratioFloor &&
+      size > (gunzip === undefined ? read : job.size) * limits.maxRatio
+    ) {
       throw tooLarge(job, `more than ${limits.maxRatio} times its compressed size`);
     }
     if (!plain) uncompressed.update(bytes);
     parser.push(bytes);
   };
   if (kind === "none") for (const bytes of chunks) output(bytes);
+  else if (gunzip !== undefined) await readGunzip(gunzip, output);
   else await decompress(kind, chunks, output);
   for (const _ of chunks); // what follows the compressed stream is part of the blob's digest
   const digest = `${algorithm}:${compressed.digest("hex")}`;

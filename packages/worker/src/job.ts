@@ -19,6 +19,14 @@ function text(fields: Fields, key: string): string {
   return value;
 }
 
+function strings(fields: Fields, key: string): readonly string[] {
+  const value = fields[key];
+  if (!Array.isArray(value) || !value.every((item): item is string => typeof item === "string")) {
+    throw bad(`${key} is no list of strings`);
+  }
+  return value;
+}
+
 function number(fields: Fields, key: string): number {
   const value = fields[key];
   if (typeof value !== "number" || !Number.isSafeInteger(value)) throw bad(`${key} is no integer`);
@@ -78,6 +86,7 @@ export function parseJob(json: string): LayerJob {
       kind,
       mounts: mounts(value, "mounts"),
       compression: oneOf(value, "compression", ["none", "detect"]),
+      gunzip: strings(value, "gunzip"),
       digest: text(value, "digest"),
       size: number(value, "size"),
       mountPoint: text(value, "mountPoint"),

@@ -45,12 +45,14 @@ function open(options: Partial<WalkingDifferOptions> & { readonly withFd?: boole
   return { differ, content };
 }
 
-for (const [name, withFd] of [
-  ["walking, blobs as files", true],
-  ["walking, blobs through a pipe", false],
+for (const [name, options] of [
+  ["walking, blobs as files", { gunzip: [] }],
+  ["walking, blobs through a pipe", { withFd: false }],
+  // igzip's stand-in, which takes the same arguments.
+  ["walking, another program's gunzip", { gunzip: [Bun.which("gzip") ?? "gzip", "-d", "-c"] }],
 ] as const) {
   differSuite(name, () => {
-    const { differ, content } = open({ withFd });
+    const { differ, content } = open(options);
     return Promise.resolve({
       differ,
       put: (bytes) => Promise.resolve(content.put(bytes)),
