@@ -283,18 +283,8 @@ row(
 test("A01: one daemon per root", async () => {
   await using daemon = await Daemon.start({ maker: "ours" });
   const other = join(daemon.dir, "other");
-  const second = await containerd(
-    ...[
-      "--config",
-      daemon.configPath,
-      "--root",
-      daemon.root,
-      "--state",
-      `${other}-state`,
-      "--address",
-      `${other}.sock`,
-    ],
-  );
+  const folders = ["--root", daemon.root, "--state", `${other}-state`, "--address", `${other}.sock`];
+  const second = await containerd("--config", daemon.configPath, ...folders);
   expect(second.code).toBe(1);
   expect(second.stderr).toContain(daemon.root);
 });

@@ -2,7 +2,7 @@
 import { chmod, chown, mkdir, unlink } from "node:fs/promises";
 import { dirname } from "node:path";
 import { classified, type Logger, messageOf } from "@stevedore/base";
-import { isListening, peerCredentials } from "@stevedore/os/socket";
+import { isListening, peerCredentials, removeStaleSocket } from "@stevedore/os/socket";
 import { listenUnix, Server as TtrpcServer } from "@stevedore/ttrpc";
 import { createGrpcServer, type GrpcServer } from "@stevedore/wire/grpc/server";
 import type { Router } from "@stevedore/wire/rpc/index";
@@ -31,6 +31,8 @@ function refuseUsedSocket(path: string): void {
   if (isListening(path)) {
     throw classified("failed-precondition", `listen on ${path}: another process answers there: failed precondition`);
   }
+  // What is no socket is not ours to remove.
+  removeStaleSocket(path);
 }
 
 /** Serves gRPC on a unix socket. Stop the server to remove the socket. */

@@ -1,5 +1,7 @@
 /** One daemon's life: configuration, plugins, sockets, signals, end. */
-import { createLogger, type Logger, messageOf } from "@stevedore/base";
+import { classified, createLogger, type Logger, messageOf } from "@stevedore/base";
+import type { PluginRecord } from "@stevedore/core";
+import { PluginType } from "@stevedore/plugins/ids";
 import type { DaemonArguments } from "./arguments.ts";
 import { builtins } from "./builtins.ts";
 import { textAt } from "./config/read.ts";
@@ -7,6 +9,7 @@ import { CGROUP_V1, createDeprecationLog, hostUsesCgroupV1 } from "./deprecation
 import { PluginGraph } from "./graph.ts";
 import { applyOomScore, joinCgroup, lockRoot, makeFolders } from "./host.ts";
 import { DaemonLog, parseLogFormat, parseLogLevel } from "./log-sink.ts";
+import { hostPlugin } from "./platform.ts";
 import { loadSettings, type Settings } from "./settings.ts";
 
 export type { DaemonArguments } from "./arguments.ts";
@@ -82,7 +85,15 @@ async function startGraph(args: DaemonArguments, settings: Settings, log: Logger
     required: settings.required,
     configOf: settings.pluginConfig,
   });
-  return graph;
+  const broken = graph.records(hostPlugin()).find(isBrokenServer);
+  if (broken === undefined) return graph;
+  await graph[Symbol.asyncDispose]();
+  throw classified("failed-precondition", `start ${broken.type}.${broken.id}: ${broken.initError?.message ?? ""}`);
+}
+
+/** A daemon without a socket it was told to serve would only look alive. */
+function isBrokenServer({ type, initError }: PluginRecord): boolean {
+  return type === PluginType.server && initError !== undefined && !initError.message.endsWith("skip plugin");
 }
 
 /** Resolves with the signal that ends the daemon. Others are handled here until then. */

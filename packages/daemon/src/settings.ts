@@ -69,7 +69,13 @@ function placeSockets(
   const ttrpc = { ...tableOf(plugins[TTRPC]) };
   if (of.args.address !== undefined) grpc["address"] = of.args.address;
   const placed = ttrpc["address"] !== DEFAULT_TTRPC && ttrpc["address"] !== "";
-  if (!placed) ttrpc["address"] = `${textAt(grpc, "address")}.ttrpc`;
+  if (!placed) {
+    ttrpc["address"] = `${textAt(grpc, "address")}.ttrpc`;
+    // One that nobody placed belongs to whom the other does, as in the peer.
+    for (const owner of ["uid", "gid"] as const) {
+      if (ttrpc[owner] === 0 && grpc[owner] !== undefined) ttrpc[owner] = grpc[owner];
+    }
+  }
   plugins[GRPC] = grpc;
   plugins[TTRPC] = ttrpc;
 }

@@ -2,7 +2,7 @@
 import { chmod, chown, mkdir, mkdtemp, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { classified, isErrorClass, type Logger, messageOf } from "@stevedore/base";
-import { isListening } from "@stevedore/os/socket";
+import { isListening, removeStaleSocket } from "@stevedore/os/socket";
 
 export interface DebugServerOptions {
   /** Path of the socket. */
@@ -33,13 +33,14 @@ const MISSING: Readonly<Record<string, string>> = {
 
 /**
  * Serves until disposed.
- * @throws failed-precondition when another process answers on the socket
+ * @throws failed-precondition when another process answers on the socket; already-exists for a file that is no socket
  */
 export async function serveDebug(options: DebugServerOptions): Promise<AsyncDisposable> {
   const { address, uid, gid, log } = options;
   if (isListening(address)) {
     throw classified("failed-precondition", `listen on ${address}: another process answers there: failed precondition`);
   }
+  removeStaleSocket(address);
   const folder = dirname(address);
   await mkdir(folder, { recursive: true, mode: FOLDER_MODE });
   // Bound where nobody else can reach, and moved when its mode and owner are right.
