@@ -188,6 +188,13 @@ export function beginCommit(tx: Transaction, args: BeginCommit): BegunCommit {
   if (commitUnderWay(tx.db).get(namespace, args.snapshotter, args.key) !== null) {
     throw classified("unavailable", `snapshot ${args.key} is being committed: unavailable`);
   }
+  // The peer ignores another parent here; what the client believes to have committed would then not be what it gets.
+  if (args.parent !== "" && active.parent !== "" && args.parent !== active.parent) {
+    throw classified(
+      "invalid-argument",
+      `cannot change parent of active snapshot ${goQuote(args.key)} on commit: invalid argument`,
+    );
+  }
   const parent = active.parent === "" ? args.parent : active.parent;
   let rebase = "";
   if (parent !== "") {
