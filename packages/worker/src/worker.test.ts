@@ -30,6 +30,7 @@ import { cleanPath } from "./unpack.ts";
 const base = mkdtempSync(`${tmpdir()}/worker-`);
 mountRaw("tmpfs", base, { type: "tmpfs" });
 afterAll(() => {
+  process.chdir("/"); // attributes of links are set from inside their folder
   unmount(base);
   rmSync(base, { recursive: true });
 });
