@@ -322,6 +322,14 @@ function coreServices(options: BuiltinOptions): AnyPlugin[] {
       start: async (context) => context.get(Key.metadata).images,
     }),
     plugin({
+      key: Key.introspectionService,
+      requires: [],
+      start: async () => {
+        const { filterPlugins } = await import("./plugin-filter.ts");
+        return (filters: readonly string[]) => filterPlugins(options.records(hostPlugin()), filters);
+      },
+    }),
+    plugin({
       key: Key.namespacesService,
       requires: [Key.metadata],
       start: async (context) => context.get(Key.metadata).namespaces,
@@ -402,7 +410,7 @@ function grpcPlugin(
   });
 }
 
-function grpcServices({ root, version, deprecations, records }: BuiltinOptions): AnyPlugin[] {
+function grpcServices({ root, version, deprecations }: BuiltinOptions): AnyPlugin[] {
   return [
     grpcPlugin("containers", {
       requires: [Key.containersService, Key.events],
@@ -463,16 +471,15 @@ function grpcServices({ root, version, deprecations, records }: BuiltinOptions):
       },
     }),
     grpcPlugin("introspection", {
-      requires: [],
-      register: async () => {
-        const [{ introspectionService }, { Introspection }, { daemonIdentity }, { filterPlugins }] = await Promise.all([
+      requires: [Key.introspectionService],
+      register: async (context) => {
+        const [{ introspectionService }, { Introspection }, { daemonIdentity }] = await Promise.all([
           import("@stevedore/services/introspection"),
           import("@stevedore/wire/gen/containerd/services/introspection/v1/introspection_pb"),
           import("./identity.ts"),
-          import("./plugin-filter.ts"),
         ]);
         const service = introspectionService({
-          plugins: (filters) => filterPlugins(records(hostPlugin()), filters),
+          plugins: context.get(Key.introspectionService),
           identity: async () => daemonIdentity(root),
           deprecations,
           extraOf: (type, id) =>

@@ -8,6 +8,7 @@ import type {
   ImageStore,
   LeaseManager,
   NamespaceStore,
+  PluginRecord,
   Snapshotter,
   TaskManager,
 } from "@stevedore/core";
@@ -38,6 +39,11 @@ export const Key = {
   contentService: pluginKey<ContentStore>(PluginType.service, "content-service"),
   diffService: pluginKey<Differ>(PluginType.service, "diff-service"),
   imagesService: pluginKey<ImageStore>(PluginType.service, "images-service"),
+  /** Answers which plugins there are, by filters. @throws invalid-argument on a filter that does not parse */
+  introspectionService: pluginKey<(filters: readonly string[]) => PluginRecord[]>(
+    PluginType.service,
+    "introspection-service",
+  ),
   leases: pluginKey<LeaseManager>(PluginType.lease, "manager"),
   namespacesService: pluginKey<NamespaceStore>(PluginType.service, "namespaces-service"),
   snapshotsService: pluginKey<ReadonlyMap<string, Snapshotter>>(PluginType.service, "snapshots-service"),
