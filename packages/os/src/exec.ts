@@ -1,6 +1,7 @@
 import { ptr } from "bun:ffi";
 import { failed } from "./errno.ts";
 import { cString, i32, libc, pointer, rawSyscall, SYS } from "./ffi.ts";
+import { resetInternalSignals } from "./internal-signals.ts";
 import { inheritedNofile, RLIMIT, setRlimit } from "./rlimit.ts";
 import { SIGNALS } from "./signals.ts";
 
@@ -40,6 +41,7 @@ export function replaceProcess(
   const argv = stringVector(options.argv);
   const env = stringVector(options.env);
   setRlimit(RLIMIT.NOFILE, inheritedNofile());
+  resetInternalSignals();
   for (const signal of IGNORED_BY_BUN) lib().signal(signal, null);
   const none = new Uint8Array(SIGSET_SIZE);
   lib().sigemptyset(none);

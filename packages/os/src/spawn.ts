@@ -4,6 +4,7 @@ import { classified, messageOf } from "@stevedore/base/errors";
 import { spawnedPids } from "./children.ts";
 import { ERRNO, isErrno, SyscallError } from "./errno.ts";
 import { closeQuietly, duplicate, memoryFile, OwnedFd, pipe, writeFrom } from "./fd.ts";
+import { resetInternalSignals } from "./internal-signals.ts";
 import { FdWriter, readChunks } from "./io.ts";
 import { openPidfd, signalPidfd } from "./pidfd.ts";
 import { getRlimit, inheritedNofile, RLIMIT, type Rlimit, setRlimit } from "./rlimit.ts";
@@ -158,6 +159,7 @@ export class Child implements AsyncDisposable {
  * @throws not-found when there is no such program or working directory; permission-denied when it may not be run.
  */
 export function spawnChild(argv: readonly string[], options: SpawnOptions = {}): Child {
+  resetInternalSignals();
   const command = findExecutable(argv[0] ?? "", options.searchPath);
   /** Descriptors made only for the child: closed when it has them, or when starting failed. */
   const forChild: number[] = [];
