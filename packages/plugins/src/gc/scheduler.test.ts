@@ -82,13 +82,27 @@ describe("GcScheduler", () => {
 
   test("the pause threshold spaces collections by their length", async () => {
     const collector = new FakeCollector();
-    await using _scheduler = new GcScheduler({ collector, config: { ...quiet, pauseThreshold: 0.2 } });
+    await using _scheduler = new GcScheduler({ collector, config: { ...quiet, pauseThreshold: 0.02 } });
     await _scheduler.scheduleAndWait(never);
-    // At least 5 ms are reckoned: 5 / 0.2 - 5 = 20 ms.
+    // At least 5 ms are reckoned: 5 / 0.02 - 5 = 245 ms.
     collector.mutate(true);
-    await Bun.sleep(8);
+    await Bun.sleep(20);
     expect(collector.runs).toBe(1);
-    await Bun.sleep(40);
+    await Bun.sleep(400);
+    expect(collector.runs).toBe(2);
+  });
+
+  test("an idle scheduler has no timer, and a deletion below the threshold is collected an interval later", async () => {
+    const collector = new FakeCollector();
+    const config = { ...quiet, pauseThreshold: 0.02, deletionThreshold: 5 };
+    await using scheduler = new GcScheduler({ collector, config });
+    await scheduler.scheduleAndWait(never);
+    await Bun.sleep(300);
+    expect(collector.runs).toBe(1);
+    collector.mutate(true);
+    await Bun.sleep(20);
+    expect(collector.runs).toBe(1);
+    await Bun.sleep(400);
     expect(collector.runs).toBe(2);
   });
 

@@ -135,7 +135,13 @@ export class GcScheduler implements AsyncDisposable {
       (unscheduled &&
         ((deletionThreshold === 0 && this.#deletions > 0) ||
           (mutationThreshold > 0 && this.#mutations >= mutationThreshold)));
-    if (!due || this.#running !== undefined) return;
+    if (this.#running !== undefined) return;
+    if (!due) {
+      // Idle, and the next of containerd's looks would collect.
+      const wanted = this.#deletions > 0 || (mutationThreshold > 0 && this.#mutations >= mutationThreshold);
+      if (unscheduled && wanted && this.#lastCollection !== undefined) this.#schedule(this.#intervalMs);
+      return;
+    }
     if (this.#nextCollection === undefined || this.#nextCollection > this.#now() + scheduleDelayMs) {
       this.#schedule(scheduleDelayMs);
     }
@@ -159,7 +165,8 @@ export class GcScheduler implements AsyncDisposable {
       this.#deletions === 0 &&
       (mutationThreshold === 0 || this.#mutations < mutationThreshold);
     if (skip) {
-      this.#schedule(this.#intervalMs);
+      // containerd looks again after each interval; nothing can change until a mutation says so, and that comes to us.
+      this.#nextCollection = undefined;
       return;
     }
     this.#running = this.#run().finally(() => {
