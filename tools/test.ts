@@ -102,7 +102,7 @@ async function runFiles(
     [
       process.execPath,
       "test",
-      `--timeout=${testLimit}`,
+      `--timeout=${Math.ceil(testLimit)}`,
       "--reporter=junit",
       `--reporter-outfile=${report}`,
       ...byName,
@@ -114,7 +114,7 @@ async function runFiles(
       stdin: "ignore",
       stdout: "inherit",
       stderr: "inherit",
-      timeout: PROCESS_LIMIT_MS + testLimit,
+      timeout: Math.ceil(PROCESS_LIMIT_MS + testLimit),
     },
   );
   const code = await child.exited;

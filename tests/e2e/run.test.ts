@@ -1,4 +1,5 @@
 import { expect } from "bun:test";
+import { eventually } from "../harness/process.ts";
 import { row } from "../harness/row.ts";
 
 row(
@@ -21,6 +22,10 @@ row(
     await t.must("run", "-d", await t.image(), id, "sleep", "100");
     expect(await t.must("tasks", "ls")).toMatch(new RegExp(`^${id}\\s+\\d+\\s+RUNNING`, "m"));
     await t.must("tasks", "kill", "-s", "KILL", id);
+    // Kill only sends the signal; on both daemons the exit comes a moment later.
+    await eventually("the task to stop", async () =>
+      (await t.must("tasks", "ls")).includes("STOPPED") ? true : undefined,
+    );
     expect((await t.ctr("tasks", "rm", id)).code).toBeOneOf([0, 137]);
   },
 );
