@@ -13,8 +13,8 @@ const ORDER: Readonly<Record<LogLevel, number>> = {
 };
 
 export interface ShimLogOptions {
-  /** The FIFO in the bundle that the daemon reads. */
-  readonly path: string;
+  /** The FIFO that the daemon reads, in a bundle that is there now. */
+  readonly path: () => string;
   readonly debug: boolean;
   readonly fields: LogFields;
 }
@@ -32,7 +32,7 @@ export function shimLogger(options: ShimLogOptions): Logger {
     const { open: openFile } = await import("node:fs/promises");
     const { duplicate } = await import("@stevedore/os/fd");
     try {
-      const file = await openFile(options.path, constants.O_WRONLY | O.NONBLOCK);
+      const file = await openFile(options.path(), constants.O_WRONLY | O.NONBLOCK);
       fd = duplicate(file.fd);
       await file.close();
     } catch {

@@ -50,11 +50,14 @@ const SHUTDOWN_TIMEOUT_MS = 5_000;
 /** Serves the task API on the socket until a shutdown is asked for. Returns the exit code. */
 export async function serve(flags: ShimFlags, env: Readonly<Record<string, string | undefined>>): Promise<number> {
   const { namespace, id, bundle } = flags;
+  const shared = env[SHARED_VARIABLE] === "1";
   const log = shimLogger({
-    path: join(bundle, BUNDLE.log),
+    // The bundle of the first container may go before others do.
+    path: () => join(tasks?.bundle ?? bundle, BUNDLE.log),
     debug: flags.debug,
     fields: { runtime: "io.containerd.runc.v2", namespace, id },
   });
+  let tasks: TaskService | undefined;
   setProcessName("containerd-shim-runc-v2"); // what ps and pgrep look for
   setChildSubreaper();
   const exits = new ShimExits();
@@ -68,12 +71,14 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
     env: environment,
     log,
   });
-  const tasks = new TaskService({
+  tasks = new TaskService({
     shim: { namespace, exits, log, env: environment },
     events,
-    shimId: id,
+    // The end of one container is not the end of a shared shim.
+    shimId: shared ? undefined : id,
     shutdown: () => stopped.resolve(),
   });
+  const service = tasks;
   const server = new Server({
     authorize: sameUser({ uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }),
     log,
@@ -83,7 +88,7 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
     lazyMethods({
       methods: TASK_METHODS,
       load: async () => (await import("@stevedore/wire/gen/light/containerd/task/v3/shim_pb")).Task,
-      implementation: tasks,
+      implementation: service,
     }),
   );
   server.register(
@@ -91,7 +96,7 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
     lazyMethods({
       methods: TASK_METHODS,
       load: async () => (await import("@stevedore/wire/gen/light/containerd/task/v2/shim_pb")).Task,
-      implementation: tasks,
+      implementation: service,
     }),
   );
   const listener = await listen(flags.socket, server);
@@ -103,6 +108,7 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
     process.on(signal, () => log.debug("ignoring signal", { signal }));
   }
   log.debug("serving", { socket: flags.socket, pid: process.pid });
+  using _watch = shared ? endWhenAlone(server, { tasks: service, end: () => stopped.resolve() }) : undefined;
   await stopped.promise;
   listener.stop();
   // The answer to the shutdown call itself is still to be sent.
@@ -125,6 +131,23 @@ export function tellReady(message: string): void {
   if (!isOpen(READY_FD)) return;
   writeFrom(READY_FD, encodeText(message));
   closeQuietly(READY_FD);
+}
+
+/** A shim that the daemon shares among containers is told so by this variable. */
+const SHARED_VARIABLE = "STEVEDORE_SHARED_SHIM";
+
+/** How often a shared shim looks whether it is alone, and how many looks in a row must say so. */
+const ALONE_CHECK_MS = 1_000;
+const ALONE_CHECKS = 2;
+
+/** Ends a shared shim that has neither containers nor a daemon: nobody else would. */
+function endWhenAlone(server: Server, watched: { readonly tasks: TaskService; readonly end: () => void }): Disposable {
+  let alone = 0;
+  const timer = setInterval(() => {
+    alone = server.connections === 0 && watched.tasks.isEmpty ? alone + 1 : 0;
+    if (alone >= ALONE_CHECKS) watched.end();
+  }, ALONE_CHECK_MS);
+  return { [Symbol.dispose]: () => clearInterval(timer) };
 }
 
 /** Loads what every container needs and the start did not. Failures show again, and are told, at the first use. */

@@ -73,8 +73,8 @@ export function timestamp(date: Date | undefined): TimeFields {
 export interface TaskServiceOptions {
   readonly shim: ShimContext;
   readonly events: EventPublisher;
-  /** Id the shim was started with. */
-  readonly shimId: string;
+  /** Id of the container whose end ends all others of the shim; undefined when there is no such container. */
+  readonly shimId: string | undefined;
   /** Called once when a shutdown was asked for and no container is left. */
   readonly shutdown: () => void;
 }
@@ -82,7 +82,7 @@ export interface TaskServiceOptions {
 export class TaskService {
   readonly #shim: ShimContext;
   readonly #events: EventPublisher;
-  readonly #shimId: string;
+  readonly #shimId: string | undefined;
   readonly #shutdown: () => void;
   readonly #containers = new Map<string, Container>();
   readonly #creating = new Set<string>();
@@ -92,6 +92,16 @@ export class TaskService {
     this.#events = options.events;
     this.#shimId = options.shimId;
     this.#shutdown = options.shutdown;
+  }
+
+  /** Whether no container is here or being made. */
+  get isEmpty(): boolean {
+    return this.#containers.size === 0 && this.#creating.size === 0;
+  }
+
+  /** The bundle of a container that is here, if any. */
+  get bundle(): string | undefined {
+    return this.#containers.values().next().value?.bundle;
   }
 
   async create(request: CreateRequest): Promise<{ pid: number }> {
@@ -265,7 +275,7 @@ export class TaskService {
     // The end of the container a shim was made for ends the whole group.
     if (request.id === this.#shimId)
       for (const container of this.#containers.values()) await this.#endContainer(container);
-    if (this.#containers.size === 0 && this.#creating.size === 0) this.#shutdown();
+    if (this.isEmpty) this.#shutdown();
     return {};
   }
 

@@ -109,7 +109,7 @@ interface World {
   readonly add: (id: string, args: readonly string[]) => void;
 }
 
-async function world(name: string, runtime: string): Promise<World> {
+async function world(name: string, runtime: string, sharesShims = false): Promise<World> {
   const base = join(dir, name);
   const folders = { root: join(base, "root"), state: join(base, "state") };
   await mkdir(folders.root, { recursive: true });
@@ -165,6 +165,7 @@ async function world(name: string, runtime: string): Promise<World> {
       },
       events: exchange,
       shimLog: () => undefined,
+      sharesShims: () => sharesShims,
     });
     manager.load();
     return manager;
@@ -373,6 +374,59 @@ describe.skipIf(!usable)("tasks", () => {
     await manager.kill(context, { containerId: "f", execId: "" }, { number: 9, all: false });
     await manager.wait(context, { containerId: "f", execId: "" });
     await manager.delete(context, { containerId: "f", execId: "" });
+  });
+
+  test("containers of a namespace share a shim, which none of them ends; a restarted daemon finds them", async () => {
+    const { manager, exchange, add, restart } = await world("shared", "io.containerd.ours.v2", true);
+    const parentOf = async (pid: number): Promise<number> => {
+      const stat = await readFile(`/proc/${pid}/stat`, "latin1");
+      return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]);
+    };
+    for (const id of ["h1", "h2", "h3"]) add(id, ["sleep", "100"]);
+    // Started at once: they wait for one shim.
+    const [first, second] = await Promise.all([runTask(manager, "h1"), runTask(manager, "h2")]);
+    const shim = await parentOf(first.pid);
+    expect(await parentOf(second.pid)).toBe(shim);
+    const end = async (by: ShimTaskManager, id: string): Promise<void> => {
+      await by.kill(context, { containerId: id, execId: "" }, { number: 9, all: false });
+      expect(await by.wait(context, { containerId: id, execId: "" })).toMatchObject({ exitStatus: 137 });
+      await by.delete(context, { containerId: id, execId: "" });
+    };
+    await end(manager, "h1");
+    await end(manager, "h2");
+    // Nobody is left, but the next one finds it still.
+    const third = await runTask(manager, "h3");
+    expect(await parentOf(third.pid)).toBe(shim);
+    add("h4", ["sleep", "100"]);
+    await runTask(manager, "h4");
+    const again = await restart();
+    expect((await again.list(context)).map(({ id, status }) => `${id} ${status}`)).toEqual([
+      "h3 running",
+      "h4 running",
+    ]);
+    await end(again, "h3");
+    expect((await again.list(context)).map(({ id, status }) => `${id} ${status}`)).toEqual(["h4 running"]);
+    await end(again, "h4");
+    await eventually(() => processIdentity(shim) === undefined);
+    await eventually(() => exchange.topics().filter((topic) => topic === "/tasks/delete").length === 4);
+  });
+
+  test("the end of a shared shim ends all its tasks, each told of once", async () => {
+    const { manager, exchange, add } = await world("shared-dead", "io.containerd.ours.v2", true);
+    add("i1", ["sleep", "100"]);
+    add("i2", ["sleep", "100"]);
+    const { pid } = await runTask(manager, "i1");
+    await runTask(manager, "i2");
+    const stat = await readFile(`/proc/${pid}/stat`, "latin1");
+    process.kill(Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]), "SIGKILL");
+    await eventually(() => exchange.topics().filter((topic) => topic === "/tasks/delete").length === 2);
+    expect(exchange.topics().filter((topic) => topic === "/tasks/exit").length).toBe(2);
+    expect(await manager.list(context)).toEqual([]);
+    // The next one gets a new shim.
+    add("i3", ["sh", "-c", "exit 4"]);
+    await runTask(manager, "i3");
+    expect(await manager.wait(context, { containerId: "i3", execId: "" })).toMatchObject({ exitStatus: 4 });
+    await manager.delete(context, { containerId: "i3", execId: "" });
   });
 
   test("runtimes that are not there are refused in the peer's words", async () => {

@@ -1,10 +1,11 @@
-import { readdir, writeFile } from "node:fs/promises";
+import { readdir, realpath, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import {
   backgroundContext,
   ClassifiedError,
   classified,
+  decodeText,
   errorClassOf,
   isErrorClass,
   type Logger,
@@ -40,6 +41,7 @@ import type { StateResponse as StateResponseV2 } from "@stevedore/wire/gen/conta
 import type { StateResponse as StateResponseV3 } from "@stevedore/wire/gen/containerd/task/v3/shim_pb";
 import type { CallOptions } from "@stevedore/wire/rpc/index";
 import {
+  type BootstrapRecord,
   BUNDLE_FILE,
   type Bundle,
   type BundleFolders,
@@ -52,6 +54,7 @@ import {
   writeBootstrap,
 } from "./bundle.ts";
 import { type RuntimeSearch, resolveRuntime } from "./runtime-path.ts";
+import { SharedShims } from "./shared-shims.ts";
 import { type DeadExit, ShimBinary, type ShimCallSettings } from "./shim-binary.ts";
 import { isConnectionGone, ShimConnection, type TaskCall } from "./shim-client.ts";
 import { readShimLog, type ShimLogSink } from "./shim-log.ts";
@@ -85,7 +88,12 @@ export interface ShimManagerOptions extends BundleFolders, ShimCallSettings, Run
   readonly timeouts?: ShimTimeouts;
   /** Where shims' own logs go; default the daemon's stderr, as in the peer. */
   readonly shimLog?: ShimLogSink;
+  /** Whether a shim binary can be shared by containers; default: if it is this very program. */
+  readonly sharesShims?: (path: string) => boolean;
 }
+
+/** Annotations that group containers in one shim by the shim's own rule. */
+const GROUP_ANNOTATIONS = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
 
 /** Bundles looked at together when the daemon starts: enough to hide a slow shim, few enough descriptors. */
 const LOAD_PARALLEL = 16;
@@ -113,6 +121,7 @@ export class ShimTaskManager implements TaskManager {
   readonly #creating = new Set<string>();
   /** One change of a task at a time: delete and kill. */
   readonly #locks = new KeyedLock();
+  readonly #shared: SharedShims;
   readonly #stop = new AbortController();
   #scanned: Promise<void> = Promise.resolve();
   #following: Promise<void> = Promise.resolve();
@@ -122,6 +131,7 @@ export class ShimTaskManager implements TaskManager {
     this.#options = { ...options, socketDir: socketDirOf(options) };
     this.#timeouts = options.timeouts ?? DEFAULT_TIMEOUTS;
     this.#log = options.log;
+    this.#shared = new SharedShims(options.log);
   }
 
   /**
@@ -146,9 +156,11 @@ export class ShimTaskManager implements TaskManager {
     this.#stop.abort();
     for (const entry of this.#table.list()) {
       entry.deleted = true;
-      entry.over.abort();
       if (entry.shim.kind === "connected") entry.shim.connection.close();
     }
+    // Before the tasks let go of them: a shim with containers goes on.
+    await this.#shared.close();
+    for (const entry of this.#table.list()) entry.over.abort();
     await this.#following;
   }
 
@@ -421,6 +433,7 @@ export class ShimTaskManager implements TaskManager {
     const runtime = task.runtimePath === "" ? container.runtime.name : task.runtimePath;
     const path = await this.#runtimePath(runtime);
     const binary = new ShimBinary(path, bundle, this.#options);
+    if (await this.#mayShare(path, request)) return this.#joinShared(context, { bundle, binary, request });
     const over = new AbortController();
     readShimLog(bundle, { sink: this.#shimLog(), signal: over.signal, log: this.#log });
     try {
@@ -439,6 +452,80 @@ export class ShimTaskManager implements TaskManager {
       over.abort();
       throw error;
     }
+  }
+
+  /** A task of ours lives in a shim with others of its namespace. */
+  async #joinShared(
+    context: RequestContext,
+    made: {
+      readonly bundle: Bundle;
+      readonly binary: ShimBinary;
+      readonly request: { readonly task: CreateTask; readonly container: Container };
+    },
+  ): Promise<TaskEntry> {
+    const { bundle, binary, request } = made;
+    const { task, container } = request;
+    const over = new AbortController();
+    readShimLog(bundle, { sink: this.#shimLog(), signal: over.signal, log: this.#log });
+    await using undo = new AsyncDisposableStack();
+    undo.defer(() => over.abort());
+    const start = (): Promise<BootstrapRecord> =>
+      binary.startShared(task.options ?? container.runtime.options, context.signal);
+    const shared = await this.#shared
+      .acquire(`${binary.path}\n${bundle.namespace}`, bundle.namespace, start, context.signal)
+      .catch((error: unknown) => {
+        throw withContext("start failed", error);
+      });
+    undo.defer(() => this.#shared.release(shared));
+    const [connection] = await Promise.all([
+      ShimConnection.open(shared.record, bundle.namespace, context.signal),
+      writeFile(join(bundle.path, BUNDLE_FILE.shimBinary), binary.path, { mode: 0o600 }),
+      writeBootstrap(bundle, shared.record),
+    ]);
+    const entry = new TaskEntry(bundle, {
+      binary,
+      shim: { kind: "connected", connection },
+      io: task.io,
+      sandboxed: false,
+    });
+    entry.shared = shared;
+    entry.over.signal.addEventListener(
+      "abort",
+      () => {
+        over.abort();
+        this.#shared.release(shared);
+      },
+      { once: true },
+    );
+    undo.move();
+    return entry;
+  }
+
+  /**
+   * Whether a container may have its shim in common with others: the shim must be ours, and nothing may ask for one with
+   * properties of its own (a cgroup, a core scheduling cookie, a group).
+   */
+  async #mayShare(
+    path: string,
+    { task, container }: { readonly task: CreateTask; readonly container: Container },
+  ): Promise<boolean> {
+    if (this.#options.env["SCHED_CORE"] !== undefined || !(await this.#isOurs(path))) return false;
+    const options = chooseOptions(task.options, container.runtime.options);
+    if (options !== undefined && options.value.byteLength > 0) {
+      if (!options.typeUrl.endsWith(OptionsSchema.typeName)) return false;
+      if (fromBinary(OptionsSchema, options.value).shimCgroup !== "") return false;
+    }
+    const spec = container.spec === undefined ? "" : decodeText(container.spec.value);
+    return !GROUP_ANNOTATIONS.some((name) => spec.includes(name));
+  }
+
+  /** Whether a shim binary is this very program, so that it knows how to be shared. */
+  async #isOurs(path: string): Promise<boolean> {
+    if (this.#options.sharesShims !== undefined) return this.#options.sharesShims(path);
+    const [shim, self] = await Promise.all(
+      [path, this.#options.self].map((one) => realpath(one).catch(() => undefined)),
+    );
+    return shim !== undefined && shim === self;
   }
 
   /** A task of a sandbox lives in the sandbox's shim. */
@@ -467,7 +554,7 @@ export class ShimTaskManager implements TaskManager {
     const quietly = (error: unknown): void =>
       this.#log.debug("ending shim after a failed create", { id: entry.id, error: messageOf(error) });
     await connection.call((task, options) => task.delete({ id: entry.id }, options), limit).catch(quietly);
-    if (!entry.sandboxed) {
+    if (this.#mayShutDown(entry)) {
       await connection.call((task, options) => task.shutdown({ id: entry.id }, options), limit).catch(quietly);
     }
     connection.close();
@@ -501,10 +588,24 @@ export class ShimTaskManager implements TaskManager {
         this.#log.error("failed to delete bundle", { id: entry.id, error: messageOf(error) }),
       ),
     ];
-    if (!entry.sandboxed) tasks.push(this.#shutdown(entry, connection));
+    if (this.#mayShutDown(entry)) tasks.push(this.#shutdown(entry, connection));
     await Promise.all(tasks);
     this.#table.remove(entry);
     connection.close();
+  }
+
+  /** Whether a task's shim is its own: not a sandbox's, and not in common with others. */
+  #mayShutDown(entry: TaskEntry): boolean {
+    if (entry.sandboxed || entry.shared !== undefined) return false;
+    const { address } = connected(entry).connection.record;
+    if (this.#shared.has(address)) return false;
+    // After a restart of the daemon only the addresses tell which tasks share a shim.
+    return !this.#table
+      .list()
+      .some(
+        (other) =>
+          other !== entry && other.shim.kind === "connected" && other.shim.connection.record.address === address,
+      );
   }
 
   async #shutdown(entry: TaskEntry, connection: ShimConnection): Promise<void> {

@@ -42,6 +42,9 @@ type Bootstrap = "params" | "older";
 /** The bootstrap each binary understood, by device, inode and time of its file: an upgrade is asked anew. */
 const understood = new Map<string, Bootstrap>();
 
+/** Tells a shim of ours that it serves many containers: none of them ends it, and it ends when it is left alone. */
+const SHARED_VARIABLE = "STEVEDORE_SHARED_SHIM";
+
 /** Binaries remembered; nobody installs more shims than a few. */
 const MAX_REMEMBERED = 64;
 
@@ -72,6 +75,19 @@ export class ShimBinary {
    * @throws unknown with what the binary printed.
    */
   async start(options: AnyValue | undefined, signal: AbortSignal): Promise<BootstrapRecord> {
+    return this.#startAs(options, signal);
+  }
+
+  /** As {@link ShimBinary.start}, of a shim of ours for any number of containers. */
+  async startShared(options: AnyValue | undefined, signal: AbortSignal): Promise<BootstrapRecord> {
+    const shared = new ShimBinary(this.#path, this.#bundle, {
+      ...this.#settings,
+      env: { ...this.#settings.env, [SHARED_VARIABLE]: "1" },
+    });
+    return shared.#startAs(options, signal);
+  }
+
+  async #startAs(options: AnyValue | undefined, signal: AbortSignal): Promise<BootstrapRecord> {
     const key = await fileKey(this.#path);
     const known = understood.get(key);
     if (known === "older") return this.#startOlder(options, signal);

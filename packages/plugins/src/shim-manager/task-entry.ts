@@ -1,5 +1,6 @@
 import type { ExitRecord, ProcessState, TaskIO } from "@stevedore/core";
 import type { Bundle } from "./bundle.ts";
+import type { SharedShim } from "./shared-shims.ts";
 import type { ShimBinary } from "./shim-binary.ts";
 import type { ShimConnection } from "./shim-client.ts";
 
@@ -22,6 +23,8 @@ export class TaskEntry {
   last: ProcessState;
   /** Ends of its processes by id, as its events told them; what they told must not be told again. */
   readonly exits = new Map<string, ExitRecord>();
+  /** The shim it has in common with others; that one ends when nobody is left. */
+  shared: SharedShim | undefined;
   /** Set once the task was deleted on request: the end of its shim is nothing to report then. */
   deleted = false;
   /** Ends when the task leaves the table. */

@@ -1,0 +1,134 @@
+import type { Logger } from "@stevedore/base";
+import { messageOf } from "@stevedore/base";
+import type { BootstrapRecord } from "./bundle.ts";
+import { ShimConnection } from "./shim-client.ts";
+
+/** A shim of ours that takes any number of containers of one namespace. */
+export interface SharedShim {
+  readonly record: BootstrapRecord;
+  readonly key: string;
+  /** Tells when it is gone, and keeps it from ending while it is idle. */
+  readonly connection: ShimConnection;
+}
+
+interface Slot extends SharedShim {
+  users: number;
+  idle: ReturnType<typeof setTimeout> | undefined;
+}
+
+/**
+ * Containers per shim: a shim costs some 12 MB of private memory, 32 containers bring that below 0.4 MB each, and one crash
+ * takes no more than 32 with it.
+ */
+const MAX_CONTAINERS = 32;
+
+/** How long a shim without containers is kept for the next one, milliseconds. */
+const IDLE_MS = 60_000;
+
+/** How long an idle shim may take to end. */
+const SHUTDOWN_MS = 3_000;
+
+/** The shims that are shared, by what they must have in common. */
+export class SharedShims {
+  readonly #slots = new Map<string, Slot[]>();
+  readonly #starting = new Map<string, Promise<unknown>>();
+  readonly #log: Logger;
+
+  constructor(log: Logger) {
+    this.#log = log;
+  }
+
+  /**
+   * A shim with room, started by `start` when there is none. Of several that ask while one starts, all wait for that one.
+   * Release it when the container has gone.
+   *
+   * @param key what the containers of one shim must have in common; it ends with the namespace.
+   */
+  async acquire(
+    key: string,
+    namespace: string,
+    start: () => Promise<BootstrapRecord>,
+    signal: AbortSignal,
+  ): Promise<SharedShim> {
+    for (;;) {
+      const found = this.#slots.get(key)?.find((slot) => slot.users < MAX_CONTAINERS && !slot.connection.isClosed);
+      if (found !== undefined) {
+        found.users++;
+        clearTimeout(found.idle);
+        return found;
+      }
+      const other = this.#starting.get(key);
+      if (other === undefined) break;
+      await other; // never rejects; look again
+      signal.throwIfAborted();
+    }
+    const started = this.#start(key, namespace, start, signal);
+    const settled = started.catch(() => undefined);
+    this.#starting.set(key, settled);
+    try {
+      return await started;
+    } finally {
+      if (this.#starting.get(key) === settled) this.#starting.delete(key);
+    }
+  }
+
+  /** Gives a shim back. Without containers it is kept a while for the next one. */
+  release(shim: SharedShim): void {
+    const slot = this.#slots.get(shim.key)?.find((one) => one.record.address === shim.record.address);
+    if (slot === undefined) return;
+    slot.users--;
+    if (slot.users > 0) return;
+    slot.idle = setTimeout(() => void this.#end(slot), IDLE_MS);
+    slot.idle.unref();
+  }
+
+  /** Whether a shim is one of ours, so that nobody else may end it. */
+  has(address: string): boolean {
+    return [...this.#slots.values()].some((slots) => slots.some((slot) => slot.record.address === address));
+  }
+
+  /** Ends the idle ones; those with containers go on without us. */
+  async close(): Promise<void> {
+    const slots = [...this.#slots.values()].flat();
+    await Promise.all(
+      slots.map(async (slot) => {
+        clearTimeout(slot.idle);
+        if (slot.users === 0) await this.#end(slot);
+        else slot.connection.close();
+      }),
+    );
+  }
+
+  async #start(
+    key: string,
+    namespace: string,
+    start: () => Promise<BootstrapRecord>,
+    signal: AbortSignal,
+  ): Promise<SharedShim> {
+    const record = await start();
+    const connection = await ShimConnection.open(record, namespace, signal);
+    const slot: Slot = { record, key, connection, users: 1, idle: undefined };
+    this.#slots.set(key, [...(this.#slots.get(key) ?? []), slot]);
+    void this.#forgetWhenGone(slot);
+    return slot;
+  }
+
+  async #forgetWhenGone(slot: Slot): Promise<void> {
+    await slot.connection.closed;
+    clearTimeout(slot.idle);
+    const left = (this.#slots.get(slot.key) ?? []).filter((one) => one !== slot);
+    if (left.length > 0) this.#slots.set(slot.key, left);
+    else this.#slots.delete(slot.key);
+  }
+
+  async #end(slot: Slot): Promise<void> {
+    const left = (this.#slots.get(slot.key) ?? []).filter((one) => one !== slot);
+    this.#slots.set(slot.key, left); // from here on nobody gets it any more
+    try {
+      await slot.connection.call((task, options) => task.shutdown({ id: "" }, options), { timeoutMs: SHUTDOWN_MS });
+    } catch (error) {
+      this.#log.debug("ending an idle shim", { address: slot.record.address, error: messageOf(error) });
+    }
+    slot.connection.close();
+  }
+}
