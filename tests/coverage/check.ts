@@ -32,6 +32,11 @@ function matcher(pattern: string): (item: string) => boolean {
   return (item) => regular.test(item);
 }
 
+/** The issue an item waits for, or undefined. */
+export function waitsFor(waits: Readonly<Record<string, string>>, item: string): string | undefined {
+  return Object.entries(waits).find(([pattern]) => matcher(pattern)(item))?.[1];
+}
+
 /** Puts items, tests' claims and waiting lists together. */
 export function weigh(
   items: readonly string[],
@@ -45,10 +50,9 @@ export function weigh(
     fits: exact.has(pattern) ? (item: string) => item === pattern : matcher(pattern),
     pattern,
   }));
-  const waiting = Object.entries(waits).map(([pattern, issue]) => ({ issue, fits: matcher(pattern) }));
   const standings = items.map((item): Standing => {
     const tests = [...new Set(patterns.filter((one) => one.fits(item)).flatMap((one) => one.tests))];
-    const issue = waiting.find((one) => one.fits(item))?.issue;
+    const issue = waitsFor(waits, item);
     return tests.length > 0 || issue === undefined ? { item, tests } : { item, tests, waits: issue };
   });
   return { standings, unknown: patterns.filter((one) => !items.some(one.fits)).map((one) => one.pattern) };

@@ -324,6 +324,77 @@ row(
   },
 );
 
+const METRICS_PORT = 21_000 + (process.pid % 20_000);
+
+function metricsConfig(port: number, more = ""): { readonly ours: string; readonly debian: string } {
+  const text = `[metrics]\n address = "127.0.0.1:${port}"\n${more}`;
+  return { ours: text, debian: text };
+}
+
+async function scrape(port: number): Promise<string[]> {
+  const text = await (await fetch(`http://127.0.0.1:${port}/v1/metrics`)).text();
+  return text.split("\n").filter((line) => line.startsWith("container_") || line.startsWith("containerd_build"));
+}
+
+row(
+  "A33",
+  "the figures of each container, under the peer's names",
+  {
+    casts: ["peer", "ours"],
+    covers: ["config:plugins.io.containerd.server.v1.metrics.address"],
+    config: metricsConfig(METRICS_PORT),
+  },
+  async (t) => {
+    const id = t.id("c");
+    await t.must("run", "--detach", "--null-io", await t.image(), id, "sleep", "1000");
+    const lines = await scrape(METRICS_PORT);
+    const labels = `container_id="${id}",namespace="${t.namespace}",runtime="io.containerd.runc.v2"`;
+    for (const name of [
+      "container_cpu_total_nanoseconds",
+      "container_cpu_throttled_periods_total",
+      "container_memory_cache_bytes",
+      "container_memory_pgmajfault_bytes",
+      "container_memory_total_pgpgin_bytes",
+      "container_memory_hierarchical_memsw_limit_bytes",
+      "container_memory_usage_usage_bytes",
+      "container_memory_kerneltcp_failcnt_total",
+      "container_pids_current",
+    ]) {
+      expect(lines.filter((line) => line.startsWith(`${name}{${labels}} `))).toHaveLength(1);
+    }
+    expect(lines.some((line) => /^containerd_build_info_total\{revision=".*",version=".*"\} 1$/.test(line))).toBe(true);
+    // Nothing under a name that the peer does not have.
+    const unknown = lines.filter((line) => !PEER_METRICS.test(line));
+    expect(unknown).toEqual([]);
+    await t.must("tasks", "kill", "--signal", "KILL", id);
+  },
+);
+
+const PEER_METRICS =
+  /^container(d_build_info|_cpu_(kernel|total|user)_nanoseconds|_per_cpu_nanoseconds|_cpu_thrott|_pids_|_hugetlb_|_blkio_|_memory_(total_)?(cache|rss|rss_huge|mapped_file|dirty|writeback|pgpgin|pgpgout|pgfault|pgmajfault|inactive_anon|active_anon|inactive_file|active_file|unevictable)_bytes|_memory_hierarchical_(memory|memsw)_limit_bytes|_memory_(usage|swap|kernel|kerneltcp)_(usage|limit|max)_bytes|_memory_(usage|swap|kernel|kerneltcp)_failcnt_total)/;
+
+row(
+  "A33",
+  "no_prometheus hides them",
+  {
+    casts: ["peer", "ours"],
+    covers: ["config:plugins.io.containerd.monitor.task.v1.cgroups.no_prometheus"],
+    config: {
+      ours: metricsConfig(METRICS_PORT + 1, '[plugins."io.containerd.monitor.v1.cgroups"]\n no_prometheus = true\n')
+        .ours,
+      debian: metricsConfig(METRICS_PORT + 1, '[plugins."io.containerd.monitor.v1.cgroups"]\n no_prometheus = true\n')
+        .debian,
+    },
+  },
+  async (t) => {
+    const id = t.id("c");
+    await t.must("run", "--detach", "--null-io", await t.image(), id, "sleep", "1000");
+    const lines = await scrape(METRICS_PORT + 1);
+    expect(lines.filter((line) => line.startsWith("container_"))).toEqual([]);
+    await t.must("tasks", "kill", "--signal", "KILL", id);
+  },
+);
+
 row(
   "A36",
   "a differ that does not exist is named",
