@@ -380,8 +380,10 @@ row(
     casts: ["peer", "ours"],
     covers: ["config:plugins.io.containerd.monitor.task.v1.cgroups.no_prometheus"],
     config: {
-      ours: metricsConfig(METRICS_PORT + 1, '[plugins."io.containerd.monitor.v1.cgroups"]\n no_prometheus = true\n')
-        .ours,
+      ours: metricsConfig(
+        METRICS_PORT + 1,
+        '[plugins."io.containerd.monitor.task.v1.cgroups"]\n no_prometheus = true\n',
+      ).ours,
       debian: metricsConfig(METRICS_PORT + 1, '[plugins."io.containerd.monitor.v1.cgroups"]\n no_prometheus = true\n')
         .debian,
     },

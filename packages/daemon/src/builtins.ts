@@ -20,6 +20,7 @@ import {
   SkipPlugin,
 } from "./graph.ts";
 import { type GrpcService, isGrpcService, Key } from "./keys.ts";
+import { MetricsRegistry } from "./metrics/registry.ts";
 import { hostPlugin } from "./platform.ts";
 import { workerCommand } from "./self.ts";
 
@@ -66,6 +67,7 @@ const ANY = "*";
 export function builtins(options: BuiltinOptions): AnyPlugin[] {
   const { root } = options;
   const folder = (type: string, id: string): string => join(root, `${type}.${id}`);
+  const metrics = new MetricsRegistry();
   return [
     plugin({
       key: Key.content,
@@ -134,6 +136,7 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
         const scheduler = new GcScheduler({
           collector: stores.collector,
           log,
+          onCollection: (stats) => metrics.count(COLLECTIONS, { status: stats === undefined ? "fail" : "success" }),
           config: {
             pauseThreshold: numberAt(config, "pause_threshold"),
             deletionThreshold: numberAt(config, "deletion_threshold"),
@@ -148,8 +151,9 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
       },
     }),
     ...coreServices(options),
+    ...monitors(metrics),
     ...grpcServices(options),
-    ...servers(options),
+    ...servers(options, metrics),
   ];
 }
 
@@ -560,7 +564,30 @@ function grpcServices({ root, version, deprecations }: BuiltinOptions): AnyPlugi
   ];
 }
 
-function servers(_options: BuiltinOptions): AnyPlugin[] {
+const COLLECTIONS = {
+  name: "containerd_gc_collections_total",
+  help: "counter of number of garbage collections",
+} as const;
+
+function monitors(metrics: MetricsRegistry): AnyPlugin[] {
+  return [
+    plugin({
+      key: pluginKey<object>(PluginType.monitorTask, "cgroups"),
+      requires: [Key.metadata, Key.runtime],
+      platformBound: true,
+      start: async (context) => {
+        if (flagAt(context.config, "no_prometheus")) return {};
+        const { containerCollector } = await import("./metrics/collectors.ts");
+        const { namespaces, containers } = context.get(Key.metadata);
+        const tasks = context.get(Key.runtime);
+        context.cleanup.use(metrics.register(containerCollector({ namespaces, containers, tasks })));
+        return {};
+      },
+    }),
+  ];
+}
+
+function servers({ version }: BuiltinOptions, metrics: MetricsRegistry): AnyPlugin[] {
   const everyService = { type: PluginType.grpc, id: ANY } as const;
   const routerOf = (context: PluginContext): Router => {
     const router = new Router();
@@ -617,6 +644,20 @@ function servers(_options: BuiltinOptions): AnyPlugin[] {
         });
         context.cleanup.defer(async () => server.stop());
         return server;
+      },
+    }),
+    plugin({
+      key: pluginKey<AsyncDisposable>(PluginType.server, "metrics"),
+      requires: [{ type: PluginType.monitorTask, id: ANY }],
+      start: async (context) => {
+        const address = textAt(context.config, "address");
+        if (address === "") throw new SkipPlugin("no metrics address is configured");
+        const [{ serveMetrics }, { daemonCollector }] = await Promise.all([
+          import("./metrics/server.ts"),
+          import("./metrics/collectors.ts"),
+        ]);
+        context.cleanup.use(metrics.register(daemonCollector(version)));
+        return context.cleanup.use(serveMetrics({ address, registry: metrics, log: context.log }));
       },
     }),
     plugin({
