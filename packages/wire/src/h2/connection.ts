@@ -335,11 +335,11 @@ export class H2Connection {
     return out;
   }
 
-  // One write for all that this turn brings.
+  // One write for all that this turn brings: ticks run behind the promises that handlers wait for.
   #scheduleFlush(): void {
     if (this.#flushing || this.#corked || this.#unsent.length > 0 || this.#state !== "open") return;
     this.#flushing = true;
-    queueMicrotask(() => {
+    process.nextTick(() => {
       this.#flushing = false;
       this.#flush();
     });
