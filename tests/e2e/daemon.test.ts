@@ -235,7 +235,10 @@ row(
     config: { ours: '[debug]\n format = "json"\n', debian: '[debug]\n format = "json"\n' },
   },
   async (t) => {
-    const lines = (await t.daemon.log).split("\n").filter((line) => line.startsWith("{"));
+    const log = await eventually("the daemon to say that it runs", async () =>
+      (await t.daemon.log).includes("successfully booted") ? t.daemon.log : undefined,
+    );
+    const lines = log.split("\n").filter((line) => line.startsWith("{"));
     const parsed: unknown[] = lines.map((line): unknown => JSON.parse(line));
     const texts = parsed.map((line) => (typeof line === "object" && line !== null && "msg" in line ? line.msg : ""));
     expect(texts.some((text) => String(text).includes("loading plugin"))).toBe(true);

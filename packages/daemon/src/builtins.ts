@@ -114,7 +114,11 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
       key: Key.metadata,
       requires: [Key.content, Key.events, Key.database, { type: PluginType.snapshotter, id: ANY }],
       start: async (context) => {
-        const { openStores } = await import("./stores.ts");
+        const [{ openStores }, { DATABASE_FILE }] = await Promise.all([
+          import("./stores.ts"),
+          import("@stevedore/plugins/metadata/database"),
+        ]);
+        context.export("path", join(folder(PluginType.metadata, "bolt"), DATABASE_FILE));
         context.export("policy", textAt(context.config, "content_sharing_policy"));
         return openStores({
           database: context.get(Key.database),
@@ -133,6 +137,10 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
         const stores = context.get(Key.metadata);
         const { GcScheduler } = await import("@stevedore/plugins/gc/impl");
         const { config, log } = context;
+        context.export("PauseThreshold", String(numberAt(config, "pause_threshold")));
+        context.export("DeletionThreshold", String(numberAt(config, "deletion_threshold")));
+        context.export("MutationThreshold", String(numberAt(config, "mutation_threshold")));
+        context.export("ScheduleDelay", textAt(config, "schedule_delay"));
         const scheduler = new GcScheduler({
           collector: stores.collector,
           log,
@@ -564,6 +572,9 @@ function grpcServices({ root, version, deprecations }: BuiltinOptions): AnyPlugi
   ];
 }
 
+/** Disabling it takes the profiles off the debug socket. */
+const PROFILES = pluginKey<{ readonly profiles: true }>(PluginType.http, "pprof");
+
 const COLLECTIONS = {
   name: "containerd_gc_collections_total",
   help: "counter of number of garbage collections",
@@ -661,13 +672,20 @@ function servers({ version }: BuiltinOptions, metrics: MetricsRegistry): AnyPlug
       },
     }),
     plugin({
-      key: pluginKey<AsyncDisposable>(PluginType.server, "debug"),
+      key: PROFILES,
       requires: [],
+      start: async (): Promise<{ readonly profiles: true }> => ({ profiles: true }),
+    }),
+    plugin({
+      key: pluginKey<AsyncDisposable>(PluginType.server, "debug"),
+      requires: [PROFILES],
       start: async (context) => {
         const { address, uid, gid } = socketAt(context);
         if (address === "") throw new SkipPlugin("no debug address is configured");
         const { serveDebug } = await import("./debug/server.ts");
-        return context.cleanup.use(await serveDebug({ address, uid, gid, log: context.log }));
+        return context.cleanup.use(
+          await serveDebug({ address, uid, gid, profiles: context.find(PROFILES) !== undefined, log: context.log }),
+        );
       },
     }),
   ];

@@ -12,7 +12,7 @@ let dir = "";
 let server: AsyncDisposable;
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), "debug-"));
-  server = await serveDebug({ address: join(dir, "d.sock"), uid: 0, gid: 0, log: createLogger() });
+  server = await serveDebug({ address: join(dir, "d.sock"), uid: 0, gid: 0, profiles: true, log: createLogger() });
 });
 afterAll(async () => {
   await server[Symbol.asyncDispose]();

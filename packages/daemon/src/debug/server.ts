@@ -9,6 +9,8 @@ export interface DebugServerOptions {
   readonly address: string;
   readonly uid: number;
   readonly gid: number;
+  /** Serve `/debug/pprof/`. */
+  readonly profiles: boolean;
   readonly log: Logger;
 }
 
@@ -51,7 +53,7 @@ export async function serveDebug(options: DebugServerOptions): Promise<AsyncDisp
       fetch: async (request, running) => {
         // A CPU profile is silent for as long as it takes.
         running.timeout(request, 0);
-        return answer(request);
+        return answer(request, options.profiles);
       },
     });
     await chmod(join(hidden, "s"), SOCKET_MODE);
@@ -69,11 +71,12 @@ export async function serveDebug(options: DebugServerOptions): Promise<AsyncDisp
   }
 }
 
-async function answer(request: Request): Promise<Response> {
+async function answer(request: Request, profiles: boolean): Promise<Response> {
   const { pathname, searchParams } = new URL(request.url);
   if (request.method !== "GET" && request.method !== "HEAD") return text("method not allowed\n", 405);
   try {
     if (pathname === "/debug/vars") return Response.json(await variables());
+    if (!profiles) return text("404 page not found\n", 404);
     if (pathname === "/debug/pprof" || pathname === PREFIX) return text(index());
     if (pathname.startsWith(PREFIX)) return await profile(pathname.slice(PREFIX.length), searchParams, request.signal);
     return text("404 page not found\n", 404);
