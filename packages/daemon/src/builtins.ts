@@ -373,7 +373,10 @@ function coreServices(options: BuiltinOptions): AnyPlugin[] {
       key: Key.runtime,
       requires: [Key.shims],
       platformBound: true,
-      start: async (context) => context.get(Key.shims),
+      start: async (context) => {
+        context.export("log-uri-schemes", "fifo,binary,binary-v2,file");
+        return context.get(Key.shims);
+      },
     }),
     plugin({ key: Key.tasksService, requires: [Key.runtime], start: async (context) => context.get(Key.runtime) }),
   ];
