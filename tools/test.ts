@@ -38,8 +38,8 @@ type Lane = {
   readonly folders: readonly string[];
   readonly pattern: RegExp;
   readonly env?: Readonly<Record<string, string>>;
-  /** Each file in a process of its own: one that hangs or crashes does not take the others' results with it. */
-  readonly apart?: boolean;
+  /** What has a process of its own: one that hangs or crashes does not take the others' results with it. */
+  readonly apart: "file" | "package";
   /** Its files together run for as long as MINUTES says, from SEED. */
   readonly timed?: boolean;
 };
@@ -51,13 +51,13 @@ const END_TO_END = RegExp(`^tests/(?!harness/|coverage/).*${PLAIN.source}`);
 const SHORT_MINUTES = 20 / 60;
 
 const lanes: Readonly<Record<string, Lane>> = {
-  unit: { folders: ["packages", "tools", "tests/harness", "tests/coverage"], pattern: PLAIN },
-  e2e: { folders: ["tests"], pattern: END_TO_END, apart: true },
-  calibrate: { folders: ["tests"], pattern: END_TO_END, apart: true, env: { STEVEDORE_SIDE: "peer" } },
+  unit: { folders: ["packages", "tools", "tests/harness", "tests/coverage"], pattern: PLAIN, apart: "package" },
+  e2e: { folders: ["tests"], pattern: END_TO_END, apart: "file" },
+  calibrate: { folders: ["tests"], pattern: END_TO_END, apart: "file", env: { STEVEDORE_SIDE: "peer" } },
   ...Object.fromEntries(
     TIMED.map((name): [string, Lane] => [
       name,
-      { folders: ["packages", "tests"], pattern: RegExp(`\\.${name}\\.test\\.ts$`), apart: true, timed: true },
+      { folders: ["packages", "tests"], pattern: RegExp(`\\.${name}\\.test\\.ts$`), apart: "file", timed: true },
     ]),
   ),
 };
@@ -82,10 +82,12 @@ async function runLane(
   say(`--- ${name}: ${files.length} files${lane.timed === true ? `, MINUTES=${limit.toFixed(2)} SEED=${seed}` : ""}`);
   const timed = lane.timed === true ? { MINUTES: String(limit / files.length), SEED: seed } : {};
   const env = { ...lane.env, ...timed, ...more.env };
-  const testLimit = TEST_LIMIT_MS + (lane.timed === true ? (limit / files.length) * 60_000 : 0);
+  const testLimit = TEST_LIMIT_MS + (lane.timed === true ? Math.ceil((limit / files.length) * 60_000) : 0);
   const cases: Case[] = [];
-  for (const group of lane.apart === true ? files.map((file) => [file]) : [files])
-    cases.push(...(await runFiles(name, group, env, testLimit)));
+  const groups = Map.groupBy(files, (file) =>
+    lane.apart === "file" ? file : (/^packages\/[^/]+|^[^/]+/.exec(file)?.[0] ?? file),
+  );
+  for (const group of groups.values()) cases.push(...(await runFiles(name, group, env, testLimit)));
   return cases;
 }
 

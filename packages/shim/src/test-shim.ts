@@ -124,7 +124,11 @@ export class ShimBench implements AsyncDisposable {
     const task = createClient(Task, ttrpcTransport(client));
     const { shimPid } = await task.connect({ id });
     this.#undo.defer(async () => {
-      if (!client.isClosed) process.kill(shimPid, "SIGKILL");
+      try {
+        if (!client.isClosed) process.kill(shimPid, "SIGKILL");
+      } catch {
+        // It ended by itself between the look and the kill.
+      }
       client.close();
       await runCommand(["runc", "--root", join(dir, "runc/test"), "delete", "--force", id], {
         searchPath: process.env["PATH"] ?? "",
