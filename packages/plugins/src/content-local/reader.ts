@@ -1,7 +1,7 @@
-import type { FileHandle } from "node:fs/promises";
 import { classified } from "@stevedore/base";
 import type { ContentReader } from "@stevedore/core";
 import { fileError } from "./file-error.ts";
+import type { BlobUse } from "./open-blobs.ts";
 
 /** Largest single read, in bytes: a caller that wants more asks again. */
 const MAX_READ = 16 * 1024 * 1024;
@@ -9,15 +9,15 @@ const MAX_READ = 16 * 1024 * 1024;
 /** A blob's file. Reads do not move a position, so they may overlap. */
 export class LocalReader implements ContentReader {
   readonly size: number;
-  readonly #file: FileHandle;
+  readonly #use: BlobUse;
 
-  constructor(file: FileHandle, size: number) {
-    this.#file = file;
-    this.size = size;
+  constructor(use: BlobUse) {
+    this.#use = use;
+    this.size = use.size;
   }
 
   get fd(): number {
-    return this.#file.fd;
+    return this.#use.file.fd;
   }
 
   async readAt(offset: number, length: number): Promise<Uint8Array> {
@@ -28,7 +28,7 @@ export class LocalReader implements ContentReader {
     let filled = 0;
     try {
       while (filled < wanted) {
-        const { bytesRead } = await this.#file.read(bytes, filled, wanted - filled, offset + filled);
+        const { bytesRead } = await this.#use.file.read(bytes, filled, wanted - filled, offset + filled);
         if (bytesRead === 0) break;
         filled += bytesRead;
       }
@@ -39,6 +39,6 @@ export class LocalReader implements ContentReader {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#file.close();
+    await this.#use.release();
   }
 }

@@ -16,6 +16,7 @@ import {
 } from "@stevedore/core";
 import { type DigestAlgorithm, Digester, digestOf, isDigestAlgorithm, parseDigest } from "@stevedore/oci/digest";
 import { fileError, isNotFound } from "./file-error.ts";
+import { OpenBlobs } from "./open-blobs.ts";
 import { LocalReader } from "./reader.ts";
 import { LocalWriter } from "./writer.ts";
 
@@ -48,6 +49,7 @@ class LocalContentStore implements ContentStore {
   /** Since when each ref is held by a writer, in milliseconds since the epoch. */
   readonly #refs = new Map<string, number>();
   readonly #digests = new KeyedLock();
+  readonly #open = new OpenBlobs();
 
   constructor(options: LocalContentOptions) {
     this.#root = options.directory;
@@ -113,6 +115,7 @@ class LocalContentStore implements ContentStore {
   async delete(_context: RequestContext, digest: string): Promise<void> {
     const path = this.#blobPath("calculating blob path for delete", digest);
     using _held = await this.#digests.acquire(digest);
+    await this.#open.forget(path);
     try {
       await rm(path);
     } catch (error) {
@@ -123,17 +126,10 @@ class LocalContentStore implements ContentStore {
 
   async open(_context: RequestContext, digest: string): Promise<ContentReader> {
     const path = this.#blobPath("calculating blob path for ReaderAt", digest);
-    let file: FileHandle;
     try {
-      file = await open(path, "r");
+      return new LocalReader(await this.#open.use(path));
     } catch (error) {
       if (isNotFound(error)) throw classified("not-found", `blob ${digest} expected at ${path}: not found`);
-      throw fileError(`open content ${digest}`, error);
-    }
-    try {
-      return new LocalReader(file, (await file.stat()).size);
-    } catch (error) {
-      await file.close();
       throw fileError(`open content ${digest}`, error);
     }
   }
