@@ -6,7 +6,7 @@ import { makeFifo, openFifoReaderNow, openFifoWriter } from "@stevedore/os/fifo"
 import { readChunks } from "@stevedore/os/io";
 import { ownChildren, processStat } from "@stevedore/os/process";
 import { runCommand } from "@stevedore/os/spawn";
-import { canRunContainers, eventually, execSpec, SHIMS, ShimBench } from "./test-shim.ts";
+import { canRunContainers, eventually, execSpec, OUR_SHIM, SHIMS, ShimBench } from "./test-shim.ts";
 
 /** Reads a FIFO as a client does: open before the container starts, until the end. */
 function readFifo(path: string): Promise<string> {
@@ -23,11 +23,23 @@ function readFifo(path: string): Promise<string> {
   })();
 }
 
-for (const { name, command } of SHIMS) {
-  const ours = name === "our shim";
+// @covers rpc:containerd.task.v2.Task/State, rpc:containerd.task.v2.Task/Create, rpc:containerd.task.v2.Task/Start
+// @covers rpc:containerd.task.v2.Task/Delete, rpc:containerd.task.v2.Task/Pause, rpc:containerd.task.v2.Task/Resume
+// @covers rpc:containerd.task.v2.Task/Kill, rpc:containerd.task.v2.Task/Exec, rpc:containerd.task.v2.Task/ResizePty
+// @covers rpc:containerd.task.v2.Task/CloseIO, rpc:containerd.task.v2.Task/Wait, rpc:containerd.task.v2.Task/Connect
+// @covers rpc:containerd.task.v2.Task/Shutdown, rpc:containerd.task.v2.Task/Pids, rpc:containerd.task.v2.Task/Stats
+// @covers rpc:containerd.task.v2.Task/Update
+// @covers rpc:containerd.task.v3.Task/State, rpc:containerd.task.v3.Task/Create, rpc:containerd.task.v3.Task/Start
+// @covers rpc:containerd.task.v3.Task/Delete, rpc:containerd.task.v3.Task/Pause, rpc:containerd.task.v3.Task/Resume
+// @covers rpc:containerd.task.v3.Task/Kill, rpc:containerd.task.v3.Task/Exec, rpc:containerd.task.v3.Task/ResizePty
+// @covers rpc:containerd.task.v3.Task/CloseIO, rpc:containerd.task.v3.Task/Wait, rpc:containerd.task.v3.Task/Connect
+// @covers rpc:containerd.task.v3.Task/Shutdown, rpc:containerd.task.v3.Task/Pids, rpc:containerd.task.v3.Task/Stats
+// @covers rpc:containerd.task.v3.Task/Update
+for (const { name, command, version } of SHIMS) {
+  const ours = command === OUR_SHIM;
   describe.skipIf(!canRunContainers)(`${name} over ttrpc`, () => {
     test("output is byte exact, ends when the process does, and comes from both streams", async () => {
-      await using bench = await ShimBench.open(command);
+      await using bench = await ShimBench.open(command, version);
       const stdout = readFifo(join(bench.dir, "out"));
       const stderr = readFifo(join(bench.dir, "err"));
       const { id, task } = await bench.create(
@@ -48,7 +60,7 @@ for (const { name, command } of SHIMS) {
     });
 
     test("input ends with CloseIO and the client, for init and exec (F20)", async () => {
-      await using bench = await ShimBench.open(command);
+      await using bench = await ShimBench.open(command, version);
       const path = (file: string): string => join(bench.dir, file);
       makeFifo(path("in"));
       const stdout = readFifo(path("out"));
@@ -93,7 +105,7 @@ for (const { name, command } of SHIMS) {
     });
 
     test("a terminal is copied and resized", async () => {
-      await using bench = await ShimBench.open(command);
+      await using bench = await ShimBench.open(command, version);
       const path = (file: string): string => join(bench.dir, file);
       makeFifo(path("in"));
       const stdout = readFifo(path("out"));
@@ -115,7 +127,7 @@ for (const { name, command } of SHIMS) {
     });
 
     test("a file:// log gets both streams", async () => {
-      await using bench = await ShimBench.open(command);
+      await using bench = await ShimBench.open(command, version);
       const log = join(bench.dir, "logs/both.log");
       const { id, task } = await bench.create(
         "f",
@@ -130,7 +142,7 @@ for (const { name, command } of SHIMS) {
     });
 
     test("a binary:// logger gets both streams, its arguments and who logs", async () => {
-      await using bench = await ShimBench.open(command);
+      await using bench = await ShimBench.open(command, version);
       const logger = join(bench.dir, "logger");
       const log = join(bench.dir, "log");
       await writeFile(
@@ -152,7 +164,7 @@ for (const { name, command } of SHIMS) {
     });
 
     test("the state of init is what the spec says and nothing of the shim's", async () => {
-      await using bench = await ShimBench.open(command);
+      await using bench = await ShimBench.open(command, version);
       const path = (file: string): string => join(bench.dir, file);
       makeFifo(path("in"));
       const stdout = readFifo(path("out"));
@@ -234,7 +246,7 @@ for (const { name, command } of SHIMS) {
     });
 
     test("rlimits that the spec does not name are those the shim was started with", async () => {
-      await using bench = await ShimBench.open(command);
+      await using bench = await ShimBench.open(command, version);
       const { id, pid, task } = await bench.create("l", { args: ["sleep", "100"] });
       await task.start({ id });
       const limits = async (of: number | "self"): Promise<string | undefined> =>
@@ -248,7 +260,7 @@ for (const { name, command } of SHIMS) {
     });
 
     test("the end of init ends execs, which are told of first; orphans leave no zombies (F22)", async () => {
-      await using bench = await ShimBench.open(command);
+      await using bench = await ShimBench.open(command, version);
       // Without a pid namespace nothing but the shim ends the rest.
       const { id, shimPid, task } = await bench.create("z", { args: ["sleep", "100"], namespaces: ["mount"] });
       await task.start({ id });
@@ -276,8 +288,41 @@ for (const { name, command } of SHIMS) {
       await task.shutdown({ id }).catch(() => undefined);
     });
 
+    test("pids name execs, stats count, update changes the cgroup", async () => {
+      await using bench = await ShimBench.open(command, version);
+      const { id, pid, task } = await bench.create("u", { args: ["sleep", "100"] });
+      await task.start({ id });
+      await task.exec({ id, execId: "e", spec: execSpec(["sleep", "100"]) });
+      const { pid: execPid } = await task.start({ id, execId: "e" });
+      const { processes } = await task.pids({ id });
+      expect(processes.map((one) => [one.pid, one.info?.typeUrl]).toSorted()).toEqual(
+        [
+          [pid, undefined],
+          [execPid, "containerd.runc.v1.ProcessDetails"],
+        ].toSorted(),
+      );
+      expect(decodeText(processes.find((one) => one.pid === execPid)?.info?.value ?? new Uint8Array())).toEndWith("e");
+      const { stats } = await task.stats({ id });
+      expect(stats?.typeUrl).toMatch(/^io\.containerd\.cgroups\.v[12]\.Metrics$/);
+      expect(stats?.value.byteLength).toBeGreaterThan(100);
+      const value = encodeText('{"pids":{"limit":123}}');
+      await task.update({
+        id,
+        resources: { typeUrl: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources", value },
+      });
+      const cgroups = await readFile(`/proc/${pid}/cgroup`, "utf8");
+      const controller = /^\d+:pids:(.*)$/m.exec(cgroups)?.[1];
+      const folder = controller === undefined ? (/^0::(.*)$/m.exec(cgroups)?.[1] ?? "") : `/pids${controller}`;
+      expect(await readFile(`/sys/fs/cgroup${folder}/pids.max`, "utf8")).toBe("123\n");
+      await task.kill({ id, signal: 9 });
+      await task.wait({ id });
+      await task.wait({ id, execId: "e" });
+      await task.delete({ id });
+      await task.shutdown({ id }).catch(() => undefined);
+    });
+
     test("calls out of turn are refused in the peer's words", async () => {
-      await using bench = await ShimBench.open(command);
+      await using bench = await ShimBench.open(command, version);
       const { id, task } = await bench.create("r", { args: ["sleep", "100"] });
       const refusal = async (call: Promise<unknown>): Promise<string> =>
         call.then(
@@ -318,8 +363,7 @@ for (const { name, command } of SHIMS) {
 
 describe.skipIf(!canRunContainers)("our shim", () => {
   test("ends with its last container and leaves no socket, and its child is nobody's zombie (F19)", async () => {
-    const [{ command } = { command: [] }] = SHIMS;
-    await using bench = await ShimBench.open(command);
+    await using bench = await ShimBench.open(OUR_SHIM);
     const { id, bundle, shimPid, task } = await bench.create("q", { args: ["true"] });
     expect(processStat(shimPid)?.parent).toBe(1);
     expect(await readlink(`/proc/${shimPid}/cwd`)).toBe("/");
@@ -336,15 +380,14 @@ describe.skipIf(!canRunContainers)("our shim", () => {
   });
 
   test("delete without a shim kills, unmounts and tells the recorded exit (F27)", async () => {
-    const [{ command } = { command: [] }] = SHIMS;
-    await using bench = await ShimBench.open(command);
+    await using bench = await ShimBench.open(OUR_SHIM);
     const { id, bundle, shimPid, task } = await bench.create("d", { args: ["sh", "-c", "exit 6"] });
     await task.start({ id });
     await task.wait({ id });
     process.kill(shimPid, "SIGKILL");
     await eventually(() => processStat(shimPid) === undefined);
     const ran = await runCommand(
-      [...command, "-namespace", "test", "-address", "x", "-id", id, "-bundle", bundle, "delete"],
+      [...OUR_SHIM, "-namespace", "test", "-address", "x", "-id", id, "-bundle", bundle, "delete"],
       {
         cwd: bundle,
         env: { PATH: process.env["PATH"] ?? "" },

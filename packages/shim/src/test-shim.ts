@@ -11,7 +11,8 @@ import { connectUnix, listenUnix } from "@stevedore/ttrpc/socket";
 import { TaskExitSchema } from "@stevedore/wire/gen/containerd/events/task_pb";
 import { OptionsSchema } from "@stevedore/wire/gen/containerd/runc/v1/options_pb";
 import { ForwardRequestSchema } from "@stevedore/wire/gen/containerd/services/events/ttrpc/v1/events_pb";
-import { Task } from "@stevedore/wire/gen/containerd/task/v2/shim_pb";
+import { Task as TaskV2 } from "@stevedore/wire/gen/containerd/task/v2/shim_pb";
+import { Task as TaskV3 } from "@stevedore/wire/gen/containerd/task/v3/shim_pb";
 import { type Client, createClient } from "@stevedore/wire/rpc/index";
 import { ttrpcTransport } from "@stevedore/wire/ttrpc";
 
@@ -24,12 +25,22 @@ const APPLETS = ["sh", "sleep", "cat", "true", "seq", "echo", "stty", "tr", "hea
 export const canRunContainers: boolean =
   process.geteuid?.() === 0 && Bun.which("runc") !== null && Bun.which("busybox") === BUSYBOX;
 
+export const OUR_SHIM: readonly string[] = [process.execPath, join(import.meta.dir, "bin.ts")];
+
+/** A shim and the version of the task API it is spoken to with. */
+export interface ShimUnderTest {
+  readonly name: string;
+  readonly command: readonly string[];
+  readonly version: 2 | 3;
+}
+
 /** The programs under test: the peer judges the test. */
-export const SHIMS: readonly { readonly name: string; readonly command: readonly string[] }[] = [
-  { name: "our shim", command: [process.execPath, join(import.meta.dir, "bin.ts")] },
+export const SHIMS: readonly ShimUnderTest[] = [
+  { name: "our shim, Task v2", command: OUR_SHIM, version: 2 },
+  { name: "our shim, Task v3", command: OUR_SHIM, version: 3 },
   ...(Bun.which("/usr/bin/containerd-shim-runc-v2") === null
     ? []
-    : [{ name: "Debian's shim", command: ["/usr/bin/containerd-shim-runc-v2"] }]),
+    : [{ name: "Debian's shim", command: ["/usr/bin/containerd-shim-runc-v2"], version: 2 as const }]),
 ];
 
 export interface SeenEvent {
@@ -40,7 +51,7 @@ export interface SeenEvent {
 export interface TestContainer {
   readonly id: string;
   readonly bundle: string;
-  readonly task: Client<typeof Task>;
+  readonly task: Client<typeof TaskV2> | Client<typeof TaskV3>;
   readonly shimPid: number;
 }
 
@@ -58,15 +69,17 @@ export class ShimBench implements AsyncDisposable {
   readonly dir: string;
   readonly events: SeenEvent[] = [];
   readonly #command: readonly string[];
+  readonly #version: 2 | 3;
   readonly #undo = new AsyncDisposableStack();
 
-  private constructor(dir: string, command: readonly string[]) {
+  private constructor(dir: string, command: readonly string[], version: 2 | 3) {
     this.dir = dir;
     this.#command = command;
+    this.#version = version;
   }
 
-  static async open(command: readonly string[]): Promise<ShimBench> {
-    const bench = new ShimBench(await mkdtemp("/tmp/shim-bench-"), command);
+  static async open(command: readonly string[], version: 2 | 3 = 2): Promise<ShimBench> {
+    const bench = new ShimBench(await mkdtemp("/tmp/shim-bench-"), command, version);
     const { dir } = bench;
     bench.#undo.defer(() => rm(dir, { recursive: true, force: true }));
     const root = join(dir, "image");
@@ -121,7 +134,8 @@ export class ShimBench implements AsyncDisposable {
     const address = decodeText(started.stdout).trim();
     if (started.code !== 0) throw classified("unknown", `start shim: ${started.text()}`);
     const client = new TtrpcClient(await connectUnix(address.slice("unix://".length)));
-    const task = createClient(Task, ttrpcTransport(client));
+    const transport = ttrpcTransport(client);
+    const task = this.#version === 2 ? createClient(TaskV2, transport) : createClient(TaskV3, transport);
     const { shimPid } = await task.connect({ id });
     this.#undo.defer(async () => {
       try {
