@@ -23,6 +23,8 @@ async function folder(): Promise<AsyncDisposable & { readonly path: string }> {
   return {
     path,
     [Symbol.asyncDispose]: async () => {
+      // The content store keeps a blob's file open for a moment after its last reader.
+      await Bun.sleep(250);
       unmount(path);
       await rm(path, { recursive: true });
     },

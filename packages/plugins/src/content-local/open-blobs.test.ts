@@ -31,7 +31,7 @@ test("readers of one blob share a file, which closes after a while", async () =>
   for (const use of uses) await use.release();
   for (const use of uses) await use.release();
   expect(await descriptorsOf(path)).toBe(1);
-  await Bun.sleep(1300);
+  await Bun.sleep(300);
   expect(await descriptorsOf(path)).toBe(0);
 });
 

@@ -4,7 +4,7 @@ import { type FileHandle, open } from "node:fs/promises";
  * Milliseconds an unused blob's file stays open. Go clients read a blob in calls of 32 KiB, one after the other; opening
  * and closing the file for each cost more than the reading.
  */
-const IDLE_MS = 1000;
+const IDLE_MS = 100;
 /** Files kept open without a user: the blobs that some clients at once are reading through. */
 const MAX_IDLE = 32;
 
