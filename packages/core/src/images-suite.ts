@@ -9,7 +9,15 @@ const target = { mediaType: "application/vnd.oci.image.manifest.v1+json", digest
 const image = (name: string, more: Partial<NewImage> = {}): NewImage => ({ name, labels: {}, target, ...more });
 
 /** What every image store does; messages are containerd's (core/metadata/images.go). */
-export function imagesSuite(name: string, make: () => Promise<StoresFixture>): void {
+export function imagesSuite(
+  name: string,
+  make: () => Promise<StoresFixture>,
+  /** What an image without a name is told; the service in front of a store has its own words. */
+  nameless: { readonly create: string; readonly update: string } = {
+    create: "image name must not be empty: invalid argument",
+    update: "image name is required for update: invalid argument",
+  },
+): void {
   describe(`image store: ${name}`, () => {
     test("create() to get(), list() and delete()", async () => {
       await using fixture = await make();
@@ -46,7 +54,7 @@ export function imagesSuite(name: string, make: () => Promise<StoresFixture>): v
     });
 
     test.each([
-      [image(""), "image name must not be empty: invalid argument"],
+      [image(""), nameless.create],
       [image("x", { labels: TOO_LONG_LABEL }), `image.Labels: ${LABEL_REFUSAL}`],
       [
         image("x", { target: { ...target, digest: "sha256:1" } }),
@@ -93,9 +101,7 @@ export function imagesSuite(name: string, make: () => Promise<StoresFixture>): v
         message: 'cannot update "name" field on image "a": invalid argument',
       });
       expect((await refusalOf(images.update(inDefault, image("nope"), []))).message).toBe('image "nope": not found');
-      expect((await refusalOf(images.update(inDefault, image(""), []))).message).toBe(
-        "image name is required for update: invalid argument",
-      );
+      expect((await refusalOf(images.update(inDefault, image(""), []))).message).toBe(nameless.update);
       expect((await refusalOf(images.update(inDefault, image("a", { labels: TOO_LONG_LABEL }), []))).message).toBe(
         `image.Labels: ${LABEL_REFUSAL}`,
       );

@@ -1,6 +1,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { classified, isErrorClass, type RequestContext } from "@stevedore/base";
 import { contentInfoFromProto, ingestStatusFromProto } from "@stevedore/convert/content";
+import { dateFromProto } from "@stevedore/convert/timestamps";
 import type {
   CommitOptions,
   ContentReader,
@@ -120,12 +121,16 @@ async function openWriter(call: WriteCall, { ref, total = 0, expected = "" }: Wr
     await close().catch(() => undefined);
     throw error;
   }
-  const startedAt = answer.startedAt === undefined ? new Date() : new Date(Number(answer.startedAt.seconds) * 1000);
+  const startedAt = dateFromProto(answer.startedAt);
   let offset = Number(answer.offset);
   let digest = answer.digest;
   let done = false;
+  const stillOpen = (): void => {
+    if (done) throw classified("failed-precondition", `write ingest ${ref}: the writer is closed: failed precondition`);
+  };
   const status = (): IngestStatus => ({ ref, offset, total, expected, startedAt, updatedAt: new Date() });
   const write = async (bytes: Uint8Array): Promise<void> => {
+    stillOpen();
     for (let at = 0; at < bytes.byteLength; at += WRITE_CHUNK) {
       const data = bytes.subarray(at, at + WRITE_CHUNK);
       const { offset: now, digest: sum } = await ask({ action: WRITE, offset: BigInt(offset), data });
@@ -134,6 +139,7 @@ async function openWriter(call: WriteCall, { ref, total = 0, expected = "" }: Wr
     }
   };
   const commit = async (_context: RequestContext, options: CommitOptions = {}): Promise<string> => {
+    stillOpen();
     done = true;
     try {
       const { digest: committed } = await ask({
