@@ -5,6 +5,7 @@ import { decodeText, encodeText } from "@stevedore/base/bytes";
 import { classified } from "@stevedore/base/errors";
 import { makeFifo, openFifoBoth } from "@stevedore/os/fifo";
 import { MNT, unmountRecursive } from "@stevedore/os/mount";
+import { isAlive, processIdentity } from "@stevedore/os/process";
 import { runCommand } from "@stevedore/os/spawn";
 import { Server, Client as TtrpcClient } from "@stevedore/ttrpc";
 import { connectUnix, listenUnix } from "@stevedore/ttrpc/socket";
