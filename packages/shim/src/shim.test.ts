@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmod, readdir, readFile, readlink, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { decodeText, encodeText } from "@stevedore/base/bytes";
@@ -7,6 +7,9 @@ import { readChunks } from "@stevedore/os/io";
 import { ownChildren, processStat } from "@stevedore/os/process";
 import { runCommand } from "@stevedore/os/spawn";
 import { canRunContainers, eventually, execSpec, OUR_SHIM, SHIMS, ShimBench } from "./test-shim.ts";
+
+// Real containers on a machine that may be busy with other tests.
+setDefaultTimeout(60_000);
 
 /** Reads a FIFO as a client does: open before the container starts, until the end. */
 function readFifo(path: string): Promise<string> {

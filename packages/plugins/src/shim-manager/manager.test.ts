@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmod, copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
@@ -15,6 +15,9 @@ import { ShimTaskManager } from "./manager.ts";
 
 // These run real containers: root, runc and busybox are needed. Everything is below one temporary folder, the runtime's
 // state included; only Debian's shim has its socket below /run/containerd/s, as it cannot be told otherwise.
+
+// Real containers on a machine that may be busy with other tests.
+setDefaultTimeout(60_000);
 
 const BUSYBOX = "/usr/bin/busybox";
 const usable = process.geteuid?.() === 0 && Bun.which("runc") !== null && (await Bun.file(BUSYBOX).exists());
@@ -219,11 +222,11 @@ async function runTask(manager: ShimTaskManager, id: string): Promise<{ readonly
 }
 
 async function eventually(check: () => boolean | Promise<boolean>): Promise<void> {
-  for (let i = 0; i < 200; i++) {
+  for (let i = 0; i < 800; i++) {
     if (await check()) return;
     await Bun.sleep(25);
   }
-  throw new Error("did not come true within 5 s");
+  throw new Error("did not come true within 20 s");
 }
 
 for (const { name, path, there } of RUNTIMES) {
