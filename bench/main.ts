@@ -7,7 +7,7 @@ import { join } from "node:path";
 import type { Maker } from "../tests/harness/daemon.ts";
 import { CASES, type Case, KEPT, type Row } from "./cases.ts";
 import { floors } from "./floors.ts";
-import { MAKERS } from "./world.ts";
+import { MAKERS, sweepNamespaces } from "./world.ts";
 
 /** Fewer say little of the tail. */
 const USUAL_PAIRS = 31;
@@ -101,6 +101,7 @@ async function main(): Promise<number> {
     });
   }
   if (only === "" || only === "floors") await showFloors(wanted);
+  await sweepNamespaces();
   const left = await Bun.file(leaks).text();
   if (left !== "") complain(`left behind:\n${left}`);
   return failed === 0 && left === "" ? 0 : 1;

@@ -1,5 +1,5 @@
 // What the benchmarks stand on: fresh memory file systems, timed commands, memory of processes.
-import { mkdtemp, readFile, rmdir } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rmdir } from "node:fs/promises";
 import { join } from "node:path";
 import { Daemon, type Maker, processesNaming } from "../tests/harness/daemon.ts";
 import { exec } from "../tests/harness/process.ts";
@@ -36,6 +36,16 @@ export async function daemonIn(maker: Maker, parent: string): Promise<Daemon> {
   } finally {
     if (before === undefined) delete process.env["TMPDIR"];
     else process.env["TMPDIR"] = before;
+  }
+}
+
+/** Removes the empty folders and cgroups that runc leaves for a namespace. */
+export async function sweepNamespaces(): Promise<void> {
+  const cgroups = (await readdir("/sys/fs/cgroup")).map((name) => join("/sys/fs/cgroup", name));
+  for (const maker of MAKERS) {
+    for (const parent of ["/run/containerd/runc", "/sys/fs/cgroup", ...cgroups]) {
+      await rmdir(join(parent, namespaceOf(maker))).catch(() => undefined);
+    }
   }
 }
 
