@@ -253,7 +253,8 @@ test("A26: the debug socket serves profiles to Debian's ctr", async () => {
   await using dir = await scratch();
   const address = join(dir.path, "debug.sock");
   await using daemon = await Daemon.start({ maker: "ours", config: `[debug]\n address = "${address}"\n gid = 9\n` });
-  expect((await stat(address)).gid).toBe(9);
+  const found = await eventually("the debug socket", async () => stat(address).catch(() => undefined));
+  expect(found.gid).toBe(9);
   const pprof = async (...args: string[]) =>
     daemon.ctr("debian", "default", ["pprof", "--debug-socket", address, ...args]);
   const heap = await pprof("heap");

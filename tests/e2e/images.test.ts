@@ -110,11 +110,10 @@ row("C19", "the record, the blobs and the snapshots agree", { covers: ["cmd:ctr 
 row("C01", "every blob in the store has the digest its name says", {}, async (t) => {
   await t.image();
   const folder = `${t.daemon.root}/io.containerd.content.v1.content/blobs/sha256`;
-  const names = await readdir(folder);
-  expect(names.length).toBeGreaterThan(2);
-  for (const name of names) expect(digestOf(await readFile(`${folder}/${name}`))).toBe(`sha256:${name}`);
-  const listed = await t.must("content", "ls", "-q");
-  for (const line of listed.trim().split("\n")) expect(names).toContain(line.slice("sha256:".length));
+  const listed = (await t.must("content", "ls", "-q")).trim().split("\n");
+  expect(listed.length).toBeGreaterThan(2);
+  for (const digest of listed)
+    expect(digestOf(await readFile(`${folder}/${digest.slice("sha256:".length)}`))).toBe(digest);
 });
 
 row("G09", "export, and import of what was exported", { covers: ["cmd:ctr images export"] }, async (t) => {
