@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { DescService } from "@bufbuild/protobuf";
-import { CLASS_TEXT, ClassifiedError, classified } from "@stevedore/base";
+import { CLASS_TEXT, ClassifiedError, classified, isErrorClass } from "@stevedore/base";
 import { Containers } from "@stevedore/wire/gen/containerd/services/containers/v1/containers_pb";
 import { Content, WriteAction } from "@stevedore/wire/gen/containerd/services/content/v1/content_pb";
 import { Images } from "@stevedore/wire/gen/containerd/services/images/v1/images_pb";
@@ -15,6 +15,7 @@ import { type CallOptions, type Client, createClient } from "@stevedore/wire/rpc
 import { statusOf } from "@stevedore/wire/status";
 import type { Daemon } from "../harness/daemon.ts";
 import { IMAGE, ociArchive } from "../harness/images.ts";
+import { eventually } from "../harness/process.ts";
 
 /** A digest of the right form that no blob has. */
 export const NO_BLOB = `sha256:${"0".repeat(64)}`;
@@ -208,7 +209,17 @@ export class World implements AsyncDisposable {
     const { leases } = await this.stub(Leases).list({}, this.call({ leased: false }));
     for (const { id } of leases) await this.stub(Leases).delete({ id }, this.call({ leased: false }));
     const { statuses } = await this.stub(Content).listStatuses({}, this.call({ leased: false }));
-    for (const { ref } of statuses) await this.stub(Content).abort({ ref }, this.call({ leased: false }));
+    for (const { ref } of statuses) {
+      await eventually(`the ingest ${ref} to go`, async () => {
+        try {
+          return await this.stub(Content).abort({ ref }, this.call({ leased: false }));
+        } catch (error) {
+          // A peer that has not yet ended a cancelled writer still writes into the folder it removes.
+          if (isErrorClass(error, "unknown")) return undefined;
+          throw error;
+        }
+      });
+    }
     await this.#transport.close();
     const left = await this.daemon.clear(this.namespace);
     if (left.length > 0) throw classified("internal", `left behind: ${left.join(", ")}`);

@@ -40,14 +40,23 @@ const CLEAR_LIMIT_MS = 5_000;
 const DEEPEST_CHAIN = 20;
 const SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-function configFor(maker: Maker, dir: string): string {
-  if (maker === "ours") return "version = 3\n";
+/**
+ * No collection by itself: what a case ingests or makes is not always held by anything, and the changes of other cases
+ * would have it collected between two of its commands, on the peer as on us.
+ */
+const NO_COLLECTION = '[plugins."io.containerd.gc.v1.scheduler"]\n  mutation_threshold = 0\n  startup_delay = "0s"\n';
+
+/** The configuration with `more` before our table, since it may begin with keys of no table. */
+function configFor(maker: Maker, dir: string, more: string): string {
+  const collection = more.includes("io.containerd.gc.v1.scheduler") ? "" : NO_COLLECTION;
+  if (maker === "ours") return `version = 3\n${more}\n${collection}`;
   return [
     "version = 2",
     'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper"]',
     '[plugins."io.containerd.internal.v1.opt"]',
     `  path = "${dir}/opt"`,
-    "",
+    more,
+    collection,
   ].join("\n");
 }
 
@@ -91,8 +100,9 @@ export class Daemon implements AsyncDisposable {
     const daemon = new Daemon(dir, options);
     await mkdir(join(dir, "bin"));
     await symlink(program(daemon.shim, "containerd-shim-runc-v2"), join(dir, "bin/containerd-shim-runc-v2"));
-    const own = options.wholeConfig?.replaceAll("@dir@", dir) ?? configFor(options.maker, dir);
-    await writeFile(daemon.configPath, `${own}${options.config ?? ""}`);
+    const more = options.config ?? "";
+    const whole = options.wholeConfig?.replaceAll("@dir@", dir);
+    await writeFile(daemon.configPath, whole === undefined ? configFor(options.maker, dir, more) : `${whole}${more}`);
     return daemon;
   }
 

@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import type { TaskManager } from "@stevedore/core";
-import { inheritedNofile, RLIM_INFINITY } from "@stevedore/os/rlimit";
+import { inheritedNofile, NOFILE_VARIABLE } from "@stevedore/os/rlimit";
 import { pickEnvironment } from "@stevedore/os/spawn";
 import { PluginType } from "@stevedore/plugins/ids";
 import { DEFAULT_TIMEOUTS, ShimTaskManager, type ShimTimeouts } from "@stevedore/plugins/shim-manager/index";
@@ -65,8 +65,7 @@ function shimEnvironment(extra: readonly string[]): Record<string, string> {
   const env = pickEnvironment(SHIM_ENVIRONMENT);
   // Bun raises the limit of open files; shims and containers get what this daemon was started with.
   const { soft, hard } = inheritedNofile();
-  const shown = (limit: bigint): string => (limit === RLIM_INFINITY ? "-1" : String(limit));
-  env["STEVEDORE_NOFILE"] = `${shown(soft)}:${shown(hard)}`;
+  env[NOFILE_VARIABLE] = `${soft}:${hard}`;
   for (const entry of extra) {
     const equals = entry.indexOf("=");
     if (equals > 0) env[entry.slice(0, equals)] = entry.slice(equals + 1);

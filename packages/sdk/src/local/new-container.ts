@@ -9,7 +9,7 @@ import type { PlatformMatcher } from "@stevedore/oci/platform";
 import type { Spec } from "@stevedore/oci/runtime-spec";
 import type { Client } from "../client.ts";
 import { platformManifest } from "../images/tree.ts";
-import { isUnpacked, unpackImage } from "../images/unpack.ts";
+import { unpackImage } from "../images/unpack.ts";
 import { withLease } from "../lease.ts";
 
 /** Type URL of a runtime spec in an Any, as containerd's typeurl names it. */
@@ -59,17 +59,27 @@ export async function createContainer(
     return withLease(client.leases, context, async (leased) => putContainer(client, leased, { options }));
   const { target } = await client.images.get(context, image.name);
   const of = { target, matcher: image.matcher, snapshotter: options.snapshotter, syncFs: options.syncFs ?? false };
-  if (!(await isUnpacked(client, context, of))) {
-    await withLease(client.leases, context, async (leased) => unpackImage(client, leased, of));
-  }
+  const reading = platformManifest(client.content, context, of);
+  // It runs beside the making of the lease, which may fail first.
+  reading.catch(() => undefined);
   return withLease(client.leases, context, async (leased) => {
-    const { config } = await platformManifest(client.content, leased, of);
+    const { config } = await reading;
     const snapshotter = client.snapshotter(options.snapshotter);
+    const prepare = async (): Promise<readonly Mount[]> =>
+      snapshotter.prepare(leased, options.id, {
+        parent: chainId(config.rootfs.diff_ids),
+        labels: options.snapshotLabels ?? {},
+      });
     await using undo = new AsyncDisposableStack();
-    const mounts = await snapshotter.prepare(leased, options.id, {
-      parent: chainId(config.rootfs.diff_ids),
-      labels: options.snapshotLabels ?? {},
-    });
+    let mounts: readonly Mount[];
+    try {
+      mounts = await prepare();
+    } catch (error) {
+      // The parent is what is not there: an image is unpacked when its first container is made.
+      if (!isErrorClass(error, "not-found")) throw error;
+      await unpackImage(client, leased, of);
+      mounts = await prepare();
+    }
     undo.defer(async () => {
       await snapshotter.remove(leased, options.id).catch((error: unknown) => {
         if (!isErrorClass(error, "not-found")) throw error;
