@@ -40,6 +40,8 @@ type Lane = {
   readonly env?: Readonly<Record<string, string>>;
   /** What has a process of its own: one that hangs or crashes does not take the others' results with it. */
   readonly apart: "file" | "package";
+  /** Only files whose text has this. */
+  readonly holds?: string;
   /** Its files together run for as long as MINUTES says, from SEED. */
   readonly timed?: boolean;
 };
@@ -53,7 +55,13 @@ const SHORT_MINUTES = 20 / 60;
 const lanes: Readonly<Record<string, Lane>> = {
   unit: { folders: ["packages", "tools", "tests/harness", "tests/coverage"], pattern: PLAIN, apart: "package" },
   e2e: { folders: ["tests"], pattern: END_TO_END, apart: "file" },
-  calibrate: { folders: ["tests"], pattern: END_TO_END, apart: "file", env: { STEVEDORE_SIDE: "peer" } },
+  calibrate: {
+    folders: ["tests"],
+    pattern: END_TO_END,
+    apart: "file",
+    holds: "harness/row.ts",
+    env: { STEVEDORE_SIDE: "peer" },
+  },
   ...Object.fromEntries(
     TIMED.map((name): [string, Lane] => [
       name,
@@ -63,12 +71,17 @@ const lanes: Readonly<Record<string, Lane>> = {
 };
 
 async function filesOf(lane: Lane): Promise<string[]> {
-  const files = (await sources(...lane.folders)).filter((file) => lane.pattern.test(file));
+  const matching = (await sources(...lane.folders)).filter((file) => lane.pattern.test(file));
+  const files = lane.holds === undefined ? matching : await holding(matching, lane.holds);
   const named = only === "" ? [] : files.filter((file) => file.includes(only));
   if (only === "" || named.length > 0) return named.length > 0 ? named : files;
   // A row's id: files that do not name it have no case of it.
+  return holding(files, only);
+}
+
+async function holding(files: readonly string[], text: string): Promise<string[]> {
   const texts = await Promise.all(files.map(async (file) => readFile(join(root, file), "utf8")));
-  return files.filter((_, index) => texts[index]?.includes(only) === true);
+  return files.filter((_, index) => texts[index]?.includes(text) === true);
 }
 
 async function runLane(
