@@ -44,7 +44,13 @@ const SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
  * No collection by itself: what a case ingests or makes is not always held by anything, and the changes of other cases
  * would have it collected between two of its commands, on the peer as on us.
  */
-const NO_COLLECTION = '[plugins."io.containerd.gc.v1.scheduler"]\n  mutation_threshold = 0\n  startup_delay = "0s"\n';
+const NO_COLLECTION = `[plugins."io.containerd.gc.v1.scheduler"]
+  # At most one in 50 s unless a client asks: an average of 5 ms is taken for the least.
+  pause_threshold = 0.0001
+  deletion_threshold = 1000000
+  mutation_threshold = 0
+  startup_delay = "0s"
+`;
 
 /** The configuration with `more` before our table, since it may begin with keys of no table. */
 function configFor(maker: Maker, dir: string, more: string): string {

@@ -144,6 +144,8 @@ export class ShimBench implements AsyncDisposable {
       // Debian's shim may still wait for its logger; one that has just ended is fine.
       if (identity !== undefined && isAlive(identity)) sendSignal(shimPid, SIGKILL);
       client.close();
+      // A killed shim leaves its socket, outside of our folder.
+      await rm(address.slice("unix://".length), { force: true });
       await runCommand(["runc", "--root", join(dir, "runc/test"), "delete", "--force", id], {
         searchPath: process.env["PATH"] ?? "",
       });
