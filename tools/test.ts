@@ -10,6 +10,7 @@ import { readExpected } from "../tests/harness/expected.ts";
 import { leaked, snapshot } from "../tests/harness/leaks.ts";
 import { type Calibration, calibratedCases, keepCalibration } from "./calibration.ts";
 import { countLine } from "./counts.ts";
+import { resetInternalSignals } from "./internal-signals.ts";
 import { type Case, judge, readJunit } from "./junit.ts";
 import { root, say, sources } from "./project.ts";
 
@@ -224,6 +225,7 @@ async function main(): Promise<number> {
     say("tests start containers: they need root");
     return 2;
   }
+  resetInternalSignals();
   const cases = await runAll(wanted);
   const count = (state: Case["state"]): number => cases.filter((one) => one.state === state).length;
   for (const one of cases)
