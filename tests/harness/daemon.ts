@@ -239,7 +239,11 @@ export class Daemon implements AsyncDisposable {
         leaks.push(`it could not be emptied and stopped: ${String(error)}`);
       }
     }
-    leaks.push(...(await this.#sweep()));
+    const swept = await this.#sweep();
+    leaks.push(...swept);
+    // The folder goes, and with it what could tell why.
+    if (swept.length > 0)
+      process.stderr.write(`--- log of a daemon that left something ---\n${(await this.log).slice(-6_000)}\n`);
     await rm(this.dir, { recursive: true, force: true });
     const report = process.env["STEVEDORE_LEAKS"];
     if (leaks.length === 0) return;
