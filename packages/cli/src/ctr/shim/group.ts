@@ -15,27 +15,27 @@ export const command: CommandGroup<CtrGlobals> = {
     {
       names: ["delete"],
       usage: "delete a container with a task",
-      load: async () => (await import("../define.ts")).missingCommand("ctr shim delete", "a shim client"),
+      load: async () => (await import("./delete.ts")).command,
     },
     {
       names: ["exec"],
       usage: "exec a new process in the task's container",
-      load: async () => (await import("../define.ts")).missingCommand("ctr shim exec", "a shim client"),
+      load: async () => (await import("./exec.ts")).command,
     },
     {
       names: ["start"],
       usage: "start a container with a task",
-      load: async () => (await import("../define.ts")).missingCommand("ctr shim start", "a shim client"),
+      load: async () => (await import("./start.ts")).command,
     },
     {
       names: ["state"],
       usage: "get the state of all the processes of the task",
-      load: async () => (await import("../define.ts")).missingCommand("ctr shim state", "a shim client"),
+      load: async () => (await import("./state.ts")).command,
     },
     {
       names: ["shutdown"],
       usage: "shutdown a shim",
-      load: async () => (await import("../define.ts")).missingCommand("ctr shim shutdown", "a shim client"),
+      load: async () => (await import("./shutdown.ts")).command,
     },
     {
       names: ["pprof"],
