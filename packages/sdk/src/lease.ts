@@ -17,17 +17,27 @@ export async function withLease<T>(
   if (context.lease !== undefined) return work(context);
   const expires = new Date(Date.now() + LEASE_MS).toISOString().replace(/\.\d+Z$/, "Z");
   const lease = await leases.create(context, { id: leaseId(), labels: { [Label.gcExpire]: expires } });
-  await using stack = new AsyncDisposableStack();
-  stack.defer(async () => {
-    // The caller's signal may be what ended the work; the lease goes all the same.
-    const { signal: _caller, ...rest } = context;
-    try {
-      await leases.delete(backgroundContext(rest), lease.id);
-    } catch (error) {
-      if (!isErrorClass(error, "not-found") && !isErrorClass(error, "unavailable")) throw error;
-    }
-  });
-  return await work({ ...context, lease: lease.id });
+  // No AsyncDisposableStack here: Node has it from version 24 only, and the SDK's root export claims 22.
+  let result: T;
+  try {
+    result = await work({ ...context, lease: lease.id });
+  } catch (error) {
+    // What the work says goes before what the removal says; the lease expires by itself.
+    await release(leases, context, lease.id).catch(() => undefined);
+    throw error;
+  }
+  await release(leases, context, lease.id);
+  return result;
+}
+
+async function release(leases: LeaseManager, context: RequestContext, id: string): Promise<void> {
+  // The caller's signal may be what ended the work; the lease goes all the same.
+  const { signal: _caller, ...rest } = context;
+  try {
+    await leases.delete(backgroundContext(rest), id);
+  } catch (error) {
+    if (!isErrorClass(error, "not-found") && !isErrorClass(error, "unavailable")) throw error;
+  }
 }
 
 /** Nanoseconds and random letters, as containerd's clients name leases. */
