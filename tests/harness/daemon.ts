@@ -1,6 +1,6 @@
 // Starts a daemon, ours or Debian's containerd, on a private root, state, socket and configuration below one temporary folder,
 // and ends it leaving nothing: whatever is still there afterwards is reported as a leak.
-import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, rmdir, symlink, writeFile } from "node:fs/promises";
 import { createConnection } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -225,6 +225,7 @@ export class Daemon implements AsyncDisposable {
     for (const ingest of (await list("content", "active")).slice(1)) left.push(`ingest ${ingest} in ${namespace}`);
     for (const snapshotter of ["overlayfs", "native"]) await clearSnapshots(ctr, snapshotter);
     await ctr("namespaces", "rm", namespace);
+    await removeEmptyCgroups(namespace);
     return left;
   }
 
@@ -276,6 +277,13 @@ export class Daemon implements AsyncDisposable {
     }
     return found;
   }
+}
+
+/** Takes away the cgroups above a namespace's containers, which every containerd leaves; one that still holds something stays, and is a leak. */
+async function removeEmptyCgroups(namespace: string): Promise<void> {
+  const top = "/sys/fs/cgroup";
+  const hierarchies = await readdir(top).catch(() => []);
+  for (const folder of ["", ...hierarchies]) await rmdir(join(top, folder, namespace)).catch(() => undefined);
 }
 
 type Ctr = (...args: string[]) => Promise<Result>;
