@@ -61,7 +61,7 @@ async function cgroups(folder: string, depth: number): Promise<string[]> {
     // The folder of a namespace stays after its containers, as with the peer; what is in it must not.
     if (TEST_CGROUP.test(entry.name))
       found.push(
-        ...(await readdir(path, { withFileTypes: true }))
+        ...(await readdir(path, { withFileTypes: true }).catch(() => []))
           .filter((one) => one.isDirectory())
           .map((one) => `cgroup ${join(path, one.name)}`),
       );
@@ -70,10 +70,16 @@ async function cgroups(folder: string, depth: number): Promise<string[]> {
   return found;
 }
 
+// Debian's shims listen here whatever the daemon's state folder is, and one that was killed cannot remove its socket; its
+// daemon does so when a container of that name comes again. A socket that somebody listens on is a leak.
+const PEER_SOCKETS = "/run/containerd/s";
+
 async function files(folder: string, top: string): Promise<string[]> {
   const found: string[] = [];
+  const listening = folder === PEER_SOCKETS ? await readFile("/proc/net/unix", "utf8") : "";
   for (const entry of await readdir(folder, { withFileTypes: true }).catch(() => [])) {
     const path = join(folder, entry.name);
+    if (folder === PEER_SOCKETS && entry.isSocket() && !listening.includes(` ${path}\n`)) continue;
     if (!entry.isDirectory()) found.push(`file ${path}`);
     // Folders of a daemon's own (fifo, s, runc/<namespace>) may stay empty under /run/containerd; below /tmp nothing stays.
     else if (folder === top && top !== "/run/containerd") found.push(`folder ${path}`);
