@@ -103,10 +103,12 @@ test("A02 half-close", async () => {
 }, 60_000);
 
 test("A02 errors: details of 16 KiB, deadline, unknown names", async () => {
-  expect(await client("errors")).toMatchObject({
+  const result = await client("errors");
+  // The client's own words or the server's, whichever clock is first.
+  expect(JSON.stringify(result)).toMatch(/"details": ?"(context )?deadline exceeded"/i);
+  expect(result).toMatchObject({
     details: { code: "NOT_FOUND", details: "ü%: not found" },
-    // The client's own words or the server's, whichever clock is first.
-    deadline: { code: "DEADLINE_EXCEEDED", details: expect.stringMatching(/^(context )?deadline exceeded$/i), bin: 0 },
+    deadline: { code: "DEADLINE_EXCEEDED", bin: 0 },
     method: {
       code: "UNIMPLEMENTED",
       details: "unknown method Nope for service containerd.services.content.v1.Content",
