@@ -37,6 +37,10 @@ async function compile(outfile: string, defines: Readonly<Record<string, string>
       "--splitting",
       "--minify",
       "--target=bun",
+      // What lies in the folder that a command is started in is not the program's: no .env, and no bunfig.toml, whose
+      // preload would be run.
+      "--no-compile-autoload-dotenv",
+      "--no-compile-autoload-bunfig",
       "--root=.",
       ...Object.entries(defines).flatMap(([name, value]) => ["--define", `${name}=${value}`]),
       ...entrypoints,

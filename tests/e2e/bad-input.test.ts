@@ -458,3 +458,24 @@ test("A12: a file that is no TOML ends the daemon with the file, the line and th
     await rm(dir, { recursive: true, force: true });
   }
 });
+
+// Of the runtime that the binary is made with: it would read both, and run what the second names.
+test("G12: files in the folder a command is started in set nothing and run nothing", async () => {
+  const dir = await mkdtemp(join(tmpdir(), "stv-folder-"));
+  try {
+    await writeFile(join(dir, ".env"), "CONTAINERD_ADDRESS=/from-the-folder.sock\n");
+    await writeFile(join(dir, "bunfig.toml"), 'preload = ["./evil.ts"]\n');
+    await writeFile(join(dir, "evil.ts"), 'await Bun.write("evil", "it ran");\nconsole.error("it ran");\n');
+    for (const [name, argument] of [
+      ["ctr", "version"],
+      ["containerd", "--version"],
+      ["containerd-shim-runc-v2", "-v"],
+    ] as const) {
+      const ran = await exec([program("ours", name), argument], { cwd: dir });
+      expect(`${name}: ${ran.stdout}${ran.stderr}`).not.toMatch(/it ran|from-the-folder/);
+    }
+    expect((await readdir(dir)).toSorted()).toEqual([".env", "bunfig.toml", "evil.ts"]);
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+});

@@ -16,6 +16,11 @@ const PROGRAMS: Readonly<Record<string, Entry>> = {
     return runContainerd(argv, processIO());
   },
   ctr: async (argv) => {
+    const { asksForPage, ctrPage } = await import("./ctr/page.ts");
+    if (asksForPage(argv)) {
+      (await import("./kit/output.ts")).descriptorOutput(1).write(ctrPage());
+      return 0;
+    }
     const [{ runCtr }, { processIO }] = await Promise.all([import("./ctr/main.ts"), import("./process-io.ts")]);
     return runCtr(argv, processIO({ interruptible: true }));
   },

@@ -1,4 +1,3 @@
-import { isatty } from "node:tty";
 import type { CommandIO } from "./kit/command.ts";
 import { descriptorOutput } from "./kit/output.ts";
 
@@ -22,8 +21,8 @@ export function processIO(options: { readonly interruptible?: boolean } = {}): C
     process.on("SIGTERM", onSignal);
   }
   return {
-    stdout: descriptorOutput(1, isatty(1)),
-    stderr: descriptorOutput(2, isatty(2)),
+    stdout: descriptorOutput(1),
+    stderr: descriptorOutput(2),
     env: process.env,
     signal: ending.signal,
   };

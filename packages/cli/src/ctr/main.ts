@@ -102,7 +102,8 @@ const COMMANDS: readonly CommandEntry<CtrGlobals>[] = [
   },
 ];
 
-const CTR: Program<typeof FLAGS, CtrGlobals> = {
+/** `ctr` as data. */
+export const CTR: Program<typeof FLAGS, CtrGlobals> = {
   name: "ctr",
   usage: BANNER,
   version: VERSION.version,

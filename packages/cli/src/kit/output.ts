@@ -1,4 +1,4 @@
-import { writeSync } from "node:fs";
+import { fstatSync, writeSync } from "node:fs";
 
 /** Where a command writes. Writes are in order and complete when the call returns. */
 export interface Output {
@@ -14,7 +14,7 @@ const RETRY_MS = 2;
  * An output over a descriptor of this process. A reader that has gone away ends the program quietly, as it ends a Go
  * program by SIGPIPE.
  */
-export function descriptorOutput(fd: number, isTerminal: boolean): Output {
+export function descriptorOutput(fd: number): Output {
   const write = (chunk: string | Uint8Array): void => {
     let rest = typeof chunk === "string" ? Buffer.from(chunk) : chunk;
     while (rest.byteLength > 0) {
@@ -28,7 +28,17 @@ export function descriptorOutput(fd: number, isTerminal: boolean): Output {
       }
     }
   };
-  return { write, isTerminal };
+  return {
+    write,
+    get isTerminal() {
+      return isTerminal(fd);
+    },
+  };
+}
+
+// node:tty takes 2 ms to load, which a command that only prints need not pay.
+function isTerminal(fd: number): boolean {
+  return fstatSync(fd).isCharacterDevice() && process.getBuiltinModule("node:tty").isatty(fd);
 }
 
 /** An output that keeps what was written, for tests. */

@@ -78,7 +78,13 @@ function pad(cell: string, width: number, options: TabwriterOptions): string {
   );
 }
 
-// Go's tabwriter counts runes; a JavaScript string's length counts UTF-16 units.
+// Go's tabwriter counts runes; a JavaScript string's length counts UTF-16 units. Iterating is too slow for the first page
+// that a short-lived command prints.
 function codePoints(text: string): number {
-  return Array.from(text).length;
+  let count = text.length;
+  for (let at = 0; at + 1 < text.length; at++) {
+    const unit = text.charCodeAt(at);
+    if (unit >= 0xd800 && unit < 0xdc00 && (text.charCodeAt(at + 1) & 0xfc00) === 0xdc00) count--;
+  }
+  return count;
 }
