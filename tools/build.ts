@@ -41,6 +41,8 @@ async function compile(outfile: string, defines: Readonly<Record<string, string>
       // preload would be run.
       "--no-compile-autoload-dotenv",
       "--no-compile-autoload-bunfig",
+      // See packages/cli/src/jit.ts.
+      "--compile-jit-policy=50",
       "--root=.",
       ...Object.entries(defines).flatMap(([name, value]) => ["--define", `${name}=${value}`]),
       ...entrypoints,

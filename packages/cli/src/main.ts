@@ -3,12 +3,19 @@
  * only that program's modules.
  */
 import { messageOf } from "@stevedore/base/errors";
+import { compileAsUsual, compileAsUsualAfter } from "./jit.ts";
+
+/** Start-up is over then: the daemon serves after a tenth of this. */
+const DAEMON_STARTS_MS = 1000;
+/** What a command that only asks the daemon something has done by then; what goes on is an import, an export or a stream. */
+const COMMAND_IS_SHORT_MS = 300;
 
 /** A program of the binary: takes its arguments, without a program name, and resolves to the exit code. */
 type Entry = (argv: readonly string[]) => Promise<number>;
 
 const PROGRAMS: Readonly<Record<string, Entry>> = {
   containerd: async (argv) => {
+    compileAsUsualAfter(DAEMON_STARTS_MS);
     const [{ runContainerd }, { processIO }] = await Promise.all([
       import("./containerd/main.ts"),
       import("./process-io.ts"),
@@ -21,6 +28,7 @@ const PROGRAMS: Readonly<Record<string, Entry>> = {
       (await import("./kit/output.ts")).descriptorOutput(1).write(ctrPage());
       return 0;
     }
+    compileAsUsualAfter(COMMAND_IS_SHORT_MS);
     const [{ runCtr }, { processIO }] = await Promise.all([import("./ctr/main.ts"), import("./process-io.ts")]);
     return runCtr(argv, processIO({ interruptible: true }));
   },
@@ -30,7 +38,10 @@ const PROGRAMS: Readonly<Record<string, Entry>> = {
 /** Parts that the programs start as processes of their own; users have no business with them. */
 const PARTS: Readonly<Record<string, Entry>> = {
   "os-one-shot": async () => (await import("@stevedore/os/one-shot-main")).oneShotMain(),
-  "unpack-worker": async (argv) => (await import("@stevedore/worker")).runUnpackWorker(argv),
+  "unpack-worker": async (argv) => {
+    compileAsUsual();
+    return (await import("@stevedore/worker")).runUnpackWorker(argv);
+  },
 };
 
 const USAGE = `Usage: stevedore PROGRAM [ARGUMENT...]
