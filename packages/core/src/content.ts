@@ -102,6 +102,12 @@ export interface ContentStore {
   /** @throws not-found */
   open(context: RequestContext, digest: string): Promise<ContentReader>;
   /**
+   * A whole blob, or undefined for one above `limit` bytes. Stores have it for which opening and reading are two calls
+   * over a wire.
+   * @throws not-found
+   */
+  readonly readWhole?: (context: RequestContext, digest: string, limit: number) => Promise<Uint8Array | undefined>;
+  /**
    * Opens or resumes the ingest of `ref`.
    * @throws unavailable `ref "x" locked` if another writer holds the ref; already-exists if `expected` is committed.
    */

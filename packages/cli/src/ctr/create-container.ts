@@ -1,8 +1,8 @@
 /** What `ctr run` and `ctr containers create` share: from arguments and flags to a container. */
 import { defaultMatcher, onlyStrict, parsePlatform } from "@stevedore/oci/platform";
-import { createContainer } from "@stevedore/sdk/local/new-container";
+import { createContainer, type NewContainer } from "@stevedore/sdk/local/new-container";
 import { configPathOptions, runcOptions } from "@stevedore/sdk/local/runc-options";
-import type { AnyValue, Container } from "@stevedore/sdk/types";
+import type { AnyValue } from "@stevedore/sdk/types";
 import { buildSpec, type ContainerFlags, type RunFlags, specFromFile } from "./build-spec.ts";
 import type { Session } from "./globals.ts";
 import { parseLabelArgs } from "./labels.ts";
@@ -16,7 +16,7 @@ export interface CreateRequest {
 }
 
 /** Creates the container that the command line asks for. */
-export async function createFromFlags(session: Session, request: CreateRequest): Promise<Container> {
+export async function createFromFlags(session: Session, request: CreateRequest): Promise<NewContainer> {
   const { flags, run } = request;
   const withConfig = flags.config !== "";
   const [first = "", second = "", ...rest] = request.args;

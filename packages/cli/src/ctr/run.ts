@@ -1,6 +1,6 @@
 import { messageOf } from "@stevedore/base";
 import { CONTAINER_FLAGS, RUN_FLAGS } from "./container-flags.ts";
-import { deleteContainer } from "./containers/delete.ts";
+import { deleteContainer, removeContainer } from "./containers/delete.ts";
 import { createFromFlags } from "./create-container.ts";
 import { ctrCommand } from "./define.ts";
 import { logLine } from "./log-line.ts";
@@ -23,10 +23,13 @@ export const command = ctrCommand({
       namespace: globals.namespace,
     });
     await using undo = new AsyncDisposableStack();
+    let taskDeleted = false;
     if (flags.rm) {
       undo.defer(async () => {
         try {
-          await deleteContainer(session, container.id, { keepSnapshot: false });
+          await (taskDeleted
+            ? removeContainer(session, container, { keepSnapshot: false })
+            : deleteContainer(session, container.id, { keepSnapshot: false }));
         } catch (error) {
           io.stderr.write(logLine("error", "failed to cleanup container", messageOf(error)));
         }
@@ -34,6 +37,7 @@ export const command = ctrCommand({
     }
     const status = await startTask(session, io, {
       container,
+      mounts: container.mounts,
       detach: flags.detach,
       nullIo: flags.nullIo,
       logUri: flags.logUri,
@@ -41,7 +45,10 @@ export const command = ctrCommand({
       pidFile: flags.pidFile,
       noPivot: flags.noPivot,
     });
-    if (!flags.detach) await session.client.tasks.delete(session.context, { containerId: container.id, execId: "" });
+    if (!flags.detach) {
+      await session.client.tasks.delete(session.context, { containerId: container.id, execId: "" });
+      taskDeleted = true;
+    }
     return status;
   },
 });

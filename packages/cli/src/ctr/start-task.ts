@@ -12,6 +12,8 @@ import { taskOutputs } from "./task-output.ts";
 
 export interface StartRequest {
   readonly container: Container;
+  /** Mounts of its root file system, of somebody who has just prepared it; absent: the snapshotter is asked. */
+  readonly mounts?: readonly Mount[];
   readonly detach: boolean;
   readonly nullIo: boolean;
   readonly logUri: string;
@@ -27,7 +29,7 @@ export async function startTask(session: Session, io: CommandIO, request: StartR
   const process = { containerId: container.id, execId: "" };
   const terminal = specTerminal(container.spec);
   if (request.nullIo && terminal) throw new Error("tty and null-io cannot be used together");
-  const rootfs = await containerMounts(session, container);
+  const rootfs = request.mounts ?? (await containerMounts(session, container));
   const options: AnyValue | undefined = request.noPivot ? await noPivotOptions(container.runtime.options) : undefined;
   const create = async (streams: TaskIO): Promise<void> => {
     const { pid } = await client.tasks.create(context, {

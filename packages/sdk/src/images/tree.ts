@@ -25,6 +25,8 @@ export async function readBlob(
   context: RequestContext,
   { digest, limit = MAX_DOCUMENT_SIZE }: { readonly digest: string; readonly limit?: number },
 ): Promise<Uint8Array> {
+  const whole = await content.readWhole?.(context, digest, limit);
+  if (whole !== undefined) return whole;
   await using reader = await content.open(context, digest);
   if (reader.size > limit) {
     throw classified(

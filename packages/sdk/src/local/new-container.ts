@@ -45,6 +45,9 @@ export interface NewContainerOptions {
 
 const DEFAULT_SNAPSHOTTER = "overlayfs";
 
+/** A container that was just made, with the mounts of its snapshot: none without a snapshot. */
+export type NewContainer = Container & { readonly mounts: readonly Mount[] };
+
 /**
  * Creates a container. The image is unpacked first when it is not. What was made is removed again when a later step
  * fails.
@@ -53,7 +56,7 @@ export async function createContainer(
   client: Client,
   context: RequestContext,
   options: NewContainerOptions,
-): Promise<Container> {
+): Promise<NewContainer> {
   const { image } = options;
   if (image === undefined)
     return withLease(client.leases, context, async (leased) => putContainer(client, leased, { options }));
@@ -97,14 +100,14 @@ interface Prepared {
   readonly mounts?: readonly Mount[];
 }
 
-async function putContainer(client: Client, context: RequestContext, of: Prepared): Promise<Container> {
+async function putContainer(client: Client, context: RequestContext, of: Prepared): Promise<NewContainer> {
   const { options, config, mounts } = of;
   const made = await options.spec({
     ...(config === undefined ? {} : { image: config }),
     ...(mounts === undefined ? {} : { mounts }),
   });
   const stopSignal = config === undefined ? {} : { [Label.imageStopSignal]: config.config?.StopSignal ?? "SIGTERM" };
-  return client.containers.create(context, {
+  const container = await client.containers.create(context, {
     id: options.id,
     labels: { ...stopSignal, ...options.labels },
     image: options.image?.name ?? "",
@@ -115,6 +118,7 @@ async function putContainer(client: Client, context: RequestContext, of: Prepare
     sandbox: options.sandbox ?? "",
     extensions: options.extensions ?? {},
   });
+  return { ...container, mounts: mounts ?? [] };
 }
 
 function isAny(made: Spec | AnyValue): made is AnyValue {

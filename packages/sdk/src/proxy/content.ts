@@ -1,5 +1,5 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { classified, isErrorClass, type RequestContext } from "@stevedore/base";
+import { classified, concatBytes, isErrorClass, type RequestContext } from "@stevedore/base";
 import { contentInfoFromProto, ingestStatusFromProto } from "@stevedore/convert/content";
 import { dateFromProto } from "@stevedore/convert/timestamps";
 import type {
@@ -80,6 +80,17 @@ export function contentProxy(transport: Transport): ContentStore {
         },
         [Symbol.asyncDispose]: async () => undefined,
       };
+    },
+    readWhole: async (context, digest, limit) => {
+      const parts: Uint8Array[] = [];
+      let size = 0;
+      for await (const { data } of (await content()).read({ digest }, callOptions(context))) {
+        size += data.byteLength;
+        if (size > limit) return undefined;
+        parts.push(data);
+      }
+      const [first] = parts;
+      return first !== undefined && parts.length === 1 ? first : concatBytes(parts);
     },
     writer: async (context, options) => {
       const client = await content();

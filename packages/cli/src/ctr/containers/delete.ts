@@ -1,6 +1,6 @@
 import { classified, isErrorClass, messageOf } from "@stevedore/base";
 import { removeTaskFifos } from "@stevedore/sdk/local/task-streams";
-import type { ProcessState } from "@stevedore/sdk/types";
+import type { Container, ProcessState } from "@stevedore/sdk/types";
 import { boolFlag } from "../../kit/flags.ts";
 import { ctrCommand } from "../define.ts";
 import type { Session } from "../globals.ts";
@@ -38,8 +38,11 @@ export async function deleteContainer(
   options: { readonly keepSnapshot: boolean },
 ): Promise<void> {
   const { client, context } = session;
+  const asked = taskOf(session, id);
+  // Both are asked at once; what the container's answer says goes first.
+  asked.catch(() => undefined);
   const container = await client.containers.get(context, id);
-  const task = await taskOf(session, id);
+  const task = await asked;
   if (task !== undefined) {
     if (task.status !== "stopped" && task.status !== "created") {
       throw classified(
@@ -50,6 +53,15 @@ export async function deleteContainer(
     await client.tasks.delete(context, { containerId: id, execId: "" });
     await removeTaskFifos(task.io);
   }
+  await removeContainer(session, container, options);
+}
+
+/** Deletes a container that has no task, and its snapshot. */
+export async function removeContainer(
+  { client, context }: Session,
+  container: Container,
+  options: { readonly keepSnapshot: boolean },
+): Promise<void> {
   if (!options.keepSnapshot && container.snapshotKey !== "") {
     try {
       await client.snapshotter(container.snapshotter).remove(context, container.snapshotKey);
@@ -57,7 +69,7 @@ export async function deleteContainer(
       if (!isErrorClass(error, "not-found")) throw error;
     }
   }
-  await client.containers.delete(context, id);
+  await client.containers.delete(context, container.id);
 }
 
 async function taskOf(session: Session, id: string): Promise<ProcessState | undefined> {

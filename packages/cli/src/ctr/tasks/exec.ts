@@ -31,8 +31,8 @@ export const command = ctrCommand({
     if (command.length === 0) throw new Error("a command to execute must be provided");
     await using session = await globals.connect();
     const { client, context } = session;
-    const containerId = await runningContainer(session, wanted);
-    const container = await client.containers.get(context, containerId);
+    const container = await runningContainer(session, wanted);
+    const containerId = container.id;
     const spec = await processSpec(session, container, {
       command,
       terminal: flags.tty,

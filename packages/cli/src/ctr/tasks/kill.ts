@@ -18,7 +18,7 @@ export const command = ctrCommand({
     if (flags.all && flags.execId !== "") throw new Error("specify an exec-id or all; not both");
     await using session = await globals.connect();
     const { client, context } = session;
-    const id = await runningContainer(session, args[0]);
+    const { id } = await runningContainer(session, args[0]);
     const container = await client.containers.get(context, id);
     const named = flags.signal !== "" ? flags.signal : (container.labels[STOP_SIGNAL_LABEL] ?? "SIGTERM");
     await client.tasks.kill(

@@ -7,7 +7,7 @@ export const command = ctrCommand({
   flags: {},
   action: async ({ args, globals }) => {
     await using session = await globals.connect();
-    const id = await runningContainer(session, args[0]);
+    const { id } = await runningContainer(session, args[0]);
     await session.client.tasks.pause(session.context, id);
     return 0;
   },

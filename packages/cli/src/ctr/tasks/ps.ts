@@ -12,7 +12,7 @@ export const command = ctrCommand({
   flags: {},
   action: async ({ args, globals, io }) => {
     await using session = await globals.connect();
-    const id = await runningContainer(session, args[0]);
+    const { id } = await runningContainer(session, args[0]);
     const processes = await session.client.tasks.pids(session.context, id);
     const rows = processes.map(({ pid, info }) => `${pid}\t${info === undefined ? "-" : goJson(infoTree(info))}\n`);
     io.stdout.write(tabwrite(`PID\tINFO\n${rows.join("")}`, TABLE));
