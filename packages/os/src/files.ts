@@ -1,6 +1,7 @@
 import { basename, dirname } from "node:path";
+import { classified } from "@stevedore/base/errors";
 import { check, ERRNO, failed, resultOrErrno, retryInterrupted, SyscallError } from "./errno.ts";
-import { AT, closeQuietly, O, OwnedFd, writeAll } from "./fd.ts";
+import { AT, closeQuietly, O, OwnedFd, readInto, writeAll } from "./fd.ts";
 import { cString, i32, i64, libc, nameA, nameB, type OsPath, pointer, u32 } from "./ffi.ts";
 
 /** Whole files: durability, space, locks, renames that never replace. */
@@ -101,6 +102,28 @@ export function writeFileDurably(path: string, bytes: Uint8Array, mode = 0o644):
   }
   check(lib().renameat2(AT.FDCWD, nameA.set(temporary), AT.FDCWD, nameB.set(path), 0), "rename", path);
   syncFolder(dirname(path));
+}
+
+/** More than any file that {@link readSmallFile} is for. */
+const SMALL_FILE_BYTES = 4096;
+
+/**
+ * A file of at most 4 KiB, read on the calling thread: for what another process has just written (a pid file), where going to a
+ * thread and back takes longer than the read.
+ *
+ * @throws not-found when there is none; out-of-range for a larger one.
+ */
+export function readSmallFile(path: string): Uint8Array {
+  using file = new OwnedFd(check(lib().open(cString(path), O.RDONLY | O.CLOEXEC, 0), "open", path));
+  const buffer = new Uint8Array(SMALL_FILE_BYTES + 1);
+  let size = 0;
+  for (;;) {
+    const count = readInto(file.fd, buffer.subarray(size));
+    if (count < 0) throw new SyscallError({ syscall: "read", errno: -count, target: path });
+    if (count === 0) return buffer.subarray(0, size);
+    size += count;
+    if (size > SMALL_FILE_BYTES) throw classified("out-of-range", `read ${path}: more than ${SMALL_FILE_BYTES} bytes`);
+  }
 }
 
 /** Who owns a made folder and what its mode is, whatever the umask says. */

@@ -278,6 +278,9 @@ export interface ProcessExit extends ExitStatus {
   readonly exitedAt: Date;
 }
 
+/** Orphans wait for nobody: a look this long after a burst of ends costs less than one for each end. */
+const ORPHAN_DELAY_MS = 100;
+
 /** How long a child nobody asked for stays a zombie, so that whoever learns its pid late can still have its status. */
 const ORPHAN_GRACE_MS = 10_000;
 
@@ -293,7 +296,8 @@ export class Reaper implements Disposable {
   readonly #orphans = new Map<number, number>();
   readonly #onOrphan: ((exit: ProcessExit) => void) | undefined;
   readonly #keepOrphans: (() => boolean) | undefined;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  /** The next look for orphans. */
+  #timer: { readonly timer: ReturnType<typeof setTimeout>; readonly delayMs: number } | undefined;
   #queued = false;
   readonly #onSignal = (): void => {
     if (this.#queued) return;
@@ -335,7 +339,7 @@ export class Reaper implements Disposable {
     return this.#watched.has(pid);
   }
 
-  /** Looks at every watched child and at the orphans. SIGCHLD does this by itself. */
+  /** Looks at every watched child, and a little later at the orphans. SIGCHLD does this by itself. */
   check(): void {
     for (const [pid, watchers] of this.#watched) {
       let status: ExitStatus | undefined;
@@ -351,7 +355,20 @@ export class Reaper implements Disposable {
       const exit = { ...status, pid, exitedAt: new Date() };
       for (const tell of watchers) tell(exit);
     }
-    this.#reapOrphans();
+    this.#lookForOrphans(ORPHAN_DELAY_MS);
+  }
+
+  #lookForOrphans(delayMs: number): void {
+    if (this.#timer !== undefined) {
+      if (delayMs >= this.#timer.delayMs) return;
+      clearTimeout(this.#timer.timer);
+    }
+    const timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.#reapOrphans();
+    }, delayMs);
+    timer.unref();
+    this.#timer = { timer, delayMs };
   }
 
   #reapOrphans(): void {
@@ -368,17 +385,11 @@ export class Reaper implements Disposable {
       if (status !== undefined) this.#onOrphan?.({ ...status, pid, exitedAt: new Date() });
     }
     for (const pid of this.#orphans.keys()) if (!zombies.has(pid)) this.#orphans.delete(pid);
-    if (this.#orphans.size > 0 && this.#timer === undefined) {
-      this.#timer = setTimeout(() => {
-        this.#timer = undefined;
-        this.check();
-      }, ORPHAN_GRACE_MS + 100);
-      this.#timer.unref();
-    }
+    if (this.#orphans.size > 0) this.#lookForOrphans(ORPHAN_GRACE_MS + ORPHAN_DELAY_MS);
   }
 
   [Symbol.dispose](): void {
     process.off("SIGCHLD", this.#onSignal);
-    clearTimeout(this.#timer);
+    clearTimeout(this.#timer?.timer);
   }
 }

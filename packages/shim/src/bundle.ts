@@ -1,7 +1,9 @@
-import { open, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { constants, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { decodeText } from "@stevedore/base/bytes";
 import { classified, messageOf } from "@stevedore/base/errors";
 import { isJsonObject, type JsonObject, type JsonValue, parseJson } from "@stevedore/oci/json-lossless";
+import { readSmallFile } from "@stevedore/os/files";
 import { DEFAULT_OPTIONS, type RuncOptions } from "./options.ts";
 
 /** Names of the files a shim keeps in a bundle; clients and the daemon look for them. */
@@ -96,6 +98,8 @@ export interface ExitRecord {
   readonly exitedAt: Date;
 }
 
+const SYNCED_WRITE = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_SYNC;
+
 /**
  * Writes the exit record and syncs it, so that it is there when anybody learns of the exit. The file's field names are
  * the peer's.
@@ -104,13 +108,8 @@ export async function writeExitRecord(bundle: string, record: ExitRecord): Promi
   const text = JSON.stringify({ Timestamp: record.exitedAt.toISOString(), Pid: record.pid, Status: record.status });
   const path = join(bundle, BUNDLE.exitStatus);
   const temporary = `${path}.tmp`;
-  const file = await open(temporary, "w", 0o600);
-  try {
-    await file.writeFile(text);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
+  // Synced as it is written: one trip to a thread instead of four.
+  await writeFile(temporary, text, { flag: SYNCED_WRITE, mode: 0o600 });
   await rename(temporary, path);
 }
 
@@ -129,9 +128,9 @@ export async function readExitRecord(bundle: string): Promise<ExitRecord | undef
   }
 }
 
-/** The pid in a pid file of the runtime. @throws with Node's error when it cannot be read, data-loss when it is no pid */
-export async function readPidFile(path: string): Promise<number> {
-  const text = await readFile(path, "latin1");
+/** The pid in a pid file of the runtime. @throws not-found when there is none, data-loss when it is no pid */
+export function readPidFile(path: string): number {
+  const text = decodeText(readSmallFile(path));
   if (!/^\s*\d{1,10}\s*$/.test(text)) {
     throw classified("data-loss", `read pid file ${path}: found ${JSON.stringify(text.slice(0, 40))}, want a number`);
   }

@@ -80,6 +80,8 @@ export class Container {
     undo.move();
     const container = new Container(request, init, { rootfs, shim });
     void container.cgroup; // looked up while init is there
+    // Known before the end of init, which waits for nothing then. A failure shows there.
+    container.#readFacts().catch(() => undefined);
     return container;
   }
 
@@ -196,13 +198,17 @@ export class Container {
 
   /** Whether the end of init leaves other processes of the container running. */
   async #mustKillRest(): Promise<boolean> {
-    this.#facts ??= readSpecFacts(this.bundle);
     try {
-      return !(await this.#facts).privatePidNamespace;
+      return !(await this.#readFacts()).privatePidNamespace;
     } catch (error) {
       this.#shim.log.error("failed to read config.json", { id: this.id, error: messageOf(error) });
       return true;
     }
+  }
+
+  #readFacts(): Promise<SpecFacts> {
+    this.#facts ??= readSpecFacts(this.bundle);
+    return this.#facts;
   }
 
   /** Whether all processes must be killed by name when the shim goes: as at the end of init. */

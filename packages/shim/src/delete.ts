@@ -1,6 +1,6 @@
 import { dirname, join } from "node:path";
 import { messageOf } from "@stevedore/base/errors";
-import { createLogger } from "@stevedore/base/log";
+import { createLogger, type Logger } from "@stevedore/base/log";
 import { SIGKILL } from "@stevedore/os/signals";
 import { BUNDLE, readExitRecord, readOptions, readPidFile } from "./bundle.ts";
 import { unmountRootfs } from "./container.ts";
@@ -43,10 +43,7 @@ export async function cleanUp(
     if (!isMissingContainer(error)) log.warn("failed to remove runc container", { error: messageOf(error) });
   });
   unmountRootfs(join(bundle, BUNDLE.rootfs), { log });
-  const pid = await readPidFile(join(bundle, BUNDLE.initPid)).catch((error: unknown) => {
-    log.warn("failed to read init pid file", { error: messageOf(error) });
-    return 0;
-  });
+  const pid = initPid(bundle, log);
   const recorded = await readExitRecord(bundle);
   const exit = recorded !== undefined && recorded.pid === pid ? recorded : undefined;
   const [{ makeMessage, encodeMessage }, { timestampFromDate }, { DeleteResponseSchema }] = await Promise.all([
@@ -60,4 +57,13 @@ export async function cleanUp(
     exitedAt: timestampFromDate(exit?.exitedAt ?? new Date()),
   });
   return encodeMessage(DeleteResponseSchema, response);
+}
+
+function initPid(bundle: string, log: Logger): number {
+  try {
+    return readPidFile(join(bundle, BUNDLE.initPid));
+  } catch (error) {
+    log.warn("failed to read init pid file", { error: messageOf(error) });
+    return 0;
+  }
 }

@@ -92,7 +92,7 @@ export class ExecProcess implements ContainerProcess {
         throw classified("unknown", `cannot start a ${kind} process`);
       }
       const streams = await this.#open();
-      const pid = await this.#readPid();
+      const pid = this.#readPid();
       this.#state = { kind: "running", pid, streams };
       if (this.#stdinDone) closeInput(streams);
       started(pid);
@@ -169,9 +169,9 @@ export class ExecProcess implements ContainerProcess {
     }
   }
 
-  async #readPid(): Promise<number> {
+  #readPid(): number {
     try {
-      return await readPidFile(this.#pidFile());
+      return readPidFile(this.#pidFile());
     } catch (error) {
       throw classified("unknown", `failed to retrieve OCI runtime exec pid: ${messageOf(error)}`, { cause: error });
     }

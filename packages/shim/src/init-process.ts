@@ -323,7 +323,7 @@ export class InitProcess implements ContainerProcess {
     );
     if (this.#stdinDone) closeInput(this.#streams);
     try {
-      this.#pid = await readPidFile(join(bundle, BUNDLE.initPid));
+      this.#pid = readPidFile(join(bundle, BUNDLE.initPid));
     } catch (error) {
       throw classified("unknown", `failed to retrieve OCI runtime container pid: ${messageOf(error)}`, {
         cause: error,

@@ -1,7 +1,4 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { decodeText } from "@stevedore/base/bytes";
+import { decodeText, encodeText } from "@stevedore/base/bytes";
 import { classified, messageOf } from "@stevedore/base/errors";
 import { isJsonObject, parseJson } from "@stevedore/oci/json-lossless";
 import { signalName } from "@stevedore/os/signals";
@@ -33,6 +30,9 @@ export interface RuntimeStdio {
   readonly stdout: OutputTarget;
   readonly stderr: OutputTarget;
 }
+
+/** The runtime's own name for the first descriptor it is given beside its stdio. */
+const EXTRA_FILE = "/proc/self/fd/3";
 
 /** Stdio of a process that gets its terminal by a console socket, or has none. */
 export const NO_STDIO: RuntimeStdio = { stdin: "null", stdout: "null", stderr: "null" };
@@ -136,14 +136,10 @@ export class RuntimeClient {
   }
 
   async exec(id: string, call: ExecCall): Promise<void> {
-    const folder = await mkdtemp(join(temporaryFolder(this.settings.env), "runc-process"));
-    try {
-      const file = join(folder, "process.json");
-      await writeFile(file, call.process, { mode: 0o600 });
-      await this.#run(execArguments(id, call, file), { stdio: call.stdio });
-    } finally {
-      await rm(folder, { recursive: true, force: true });
-    }
+    const { memoryFile, OwnedFd } = await import("@stevedore/os/fd");
+    // In memory: no folder to make, nothing that a crash leaves behind.
+    using process = new OwnedFd(memoryFile(encodeText(call.process)));
+    await this.#run(execArguments(id, call, EXTRA_FILE), { stdio: call.stdio, extraFds: [process.fd] });
   }
 
   /** Sends a signal to init, or with `all` to every process of the container. */
@@ -196,17 +192,22 @@ export class RuntimeClient {
 
   async #run(
     args: readonly string[],
-    options: { readonly stdio?: RuntimeStdio; readonly input?: Uint8Array } = {},
+    options: {
+      readonly stdio?: RuntimeStdio;
+      readonly input?: Uint8Array;
+      readonly extraFds?: readonly number[];
+    } = {},
   ): Promise<string> {
     const { readChunks } = await import("@stevedore/os/io");
     const { spawnChild } = await import("@stevedore/os/spawn");
     const { settings } = this;
     const command = settings.command === "" ? DEFAULT_RUNTIME : settings.command;
-    const from = await logSize(settings.log);
-    const { stdio, input } = options;
+    const from = logSize(settings.log);
+    const { stdio, input, extraFds = [] } = options;
     // With stdio of its own the runtime's output is not ours to read: the container holds it after the runtime's end.
     const child = spawnChild([command, ...globalArguments(settings), ...args], {
       env: settings.env,
+      extraFds,
       searchPath: settings.env["PATH"] ?? DEFAULT_PATH,
       ...(stdio ?? {
         stdin: input === undefined ? "null" : { bytes: input },
@@ -242,11 +243,6 @@ export class RuntimeClient {
 
 /** Where commands are looked for when the shim was given no PATH; Debian's for root. */
 const DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-function temporaryFolder(env: Readonly<Record<string, string>>): string {
-  const runtime = env["XDG_RUNTIME_DIR"];
-  return runtime === undefined || runtime === "" ? tmpdir() : runtime;
-}
 
 /** What is kept of a runtime's output: its lists of pids and its complaints are far smaller. */
 const MAX_OUTPUT_BYTES = 1 << 20;

@@ -1,6 +1,6 @@
-import { stat } from "node:fs/promises";
 import { type ClassifiedError, classified } from "@stevedore/base/errors";
 import { isJsonObject, parseJson } from "@stevedore/oci/json-lossless";
+import { statPath } from "@stevedore/os/stat";
 
 /** How a run of the runtime failed. */
 export interface RuntimeFailure {
@@ -62,9 +62,9 @@ export function isMissingContainer(error: unknown): boolean {
 const MAX_LOG_BYTES = 256 << 10;
 
 /** The size of a log, 0 when there is none: where the lines of the next run begin. */
-export async function logSize(path: string): Promise<number> {
+export function logSize(path: string): number {
   try {
-    return (await stat(path)).size;
+    return statPath(path).size;
   } catch {
     return 0;
   }
