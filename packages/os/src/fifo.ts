@@ -1,6 +1,7 @@
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { classified } from "@stevedore/base/errors";
-import { check, ERRNO, resultOrErrno, SyscallError } from "./errno.ts";
+import { check, ERRNO, fromNodeError, resultOrErrno, SyscallError } from "./errno.ts";
 import { AT, closeQuietly, O, OwnedFd } from "./fd.ts";
 import { i32, libc, nameA, type OsPath, pointer, u32 } from "./ffi.ts";
 import { attemptUntil, FdWriter, POLL, pollNow } from "./io.ts";
@@ -17,6 +18,28 @@ const lib = libc({
   mkfifo: { args: [pointer, u32], returns: i32 },
   openat: { args: [i32, pointer, i32, u32], returns: i32 },
 });
+
+/**
+ * A new folder of its own for a process's FIFOs, below `parent`, which is made with mode 0700 when it is missing. On the calling thread:
+ * FIFOs live on memory file systems, and a command makes them while a user waits.
+ */
+export function makeFifoFolder(parent: string): string {
+  try {
+    mkdirSync(parent, { recursive: true, mode: 0o700 });
+    return mkdtempSync(`${parent}/`);
+  } catch (error) {
+    throw fromNodeError(error);
+  }
+}
+
+/** Removes what {@link makeFifoFolder} made, with the FIFOs in it. One that is gone is fine. */
+export function removeFifoFolder(folder: string): void {
+  try {
+    rmSync(folder, { recursive: true, force: true });
+  } catch (error) {
+    throw fromNodeError(error);
+  }
+}
 
 /** Creates a FIFO. One that is there already is fine; anything else of that name is already-exists. */
 export function makeFifo(path: string, mode = 0o700): void {

@@ -37,7 +37,7 @@ async function main(): Promise<void> {
   const rootfs = await client.snapshotter(snapshotter).mounts(context, snapshotKey);
   const init = { containerId: id, execId: "" };
   try {
-    await using streams = await openTaskStreams({
+    await using streams = openTaskStreams({
       id,
       terminal: false,
       stdout: (bytes) => process.stdout.write(bytes),

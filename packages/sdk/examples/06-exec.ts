@@ -1,9 +1,10 @@
 /** Adds a process to a running container (`bun 06-exec.ts docker.io/library/busybox:latest`) and prints its output. */
 import { defaultMatcher } from "@stevedore/oci/platform";
 import { backgroundContext, connectClient } from "@stevedore/sdk";
-import { createContainer, jsonAny, PROCESS_TYPE_URL } from "@stevedore/sdk/local/new-container";
+import { createContainer } from "@stevedore/sdk/local/new-container";
 import { runcOptions } from "@stevedore/sdk/local/runc-options";
 import { NULL_IO, openTaskStreams } from "@stevedore/sdk/local/task-streams";
+import { jsonAny, PROCESS_TYPE_URL } from "@stevedore/sdk/spec/any";
 import { defaultDeviceRules, defaultSpec } from "@stevedore/sdk/spec/default-spec";
 import { withDeviceRules, withImageProcess } from "@stevedore/sdk/spec/options";
 
@@ -40,7 +41,7 @@ async function main(): Promise<void> {
     await client.tasks.create(context, { containerId: id, rootfs, io: NULL_IO, runtimePath: "" });
     await client.tasks.start(context, init);
     const process_ = { containerId: id, execId: "one" };
-    await using streams = await openTaskStreams({
+    await using streams = openTaskStreams({
       id: process_.execId,
       terminal: false,
       stdout: (bytes) => process.stdout.write(bytes),

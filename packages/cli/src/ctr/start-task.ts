@@ -86,7 +86,7 @@ interface Detached {
 // A detached task gets FIFOs too, so that `ctr tasks attach` can join it; they stay when this command ends.
 async function createDetached(request: StartRequest, { terminal, create, elsewhere }: Detached): Promise<void> {
   if (elsewhere !== undefined) return create(elsewhere);
-  const streams = await openTaskStreams({
+  const streams = openTaskStreams({
     id: request.container.id,
     ...(request.fifoDir === "" ? {} : { folder: request.fifoDir }),
     terminal,

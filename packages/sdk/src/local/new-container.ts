@@ -1,9 +1,8 @@
 /** Makes containers as containerd's Go client does: snapshot, spec, record, all under one lease. */
-import { encodeText, isErrorClass, type RequestContext } from "@stevedore/base";
+import { isErrorClass, type RequestContext } from "@stevedore/base";
 import type { AnyValue, Container, Mount } from "@stevedore/core";
 import { Label } from "@stevedore/oci/annotations";
 import { chainId } from "@stevedore/oci/chain-id";
-import { encodeJson, type JsonEncodable } from "@stevedore/oci/json-lossless";
 import type { ImageConfig } from "@stevedore/oci/manifest";
 import type { PlatformMatcher } from "@stevedore/oci/platform";
 import type { Spec } from "@stevedore/oci/runtime-spec";
@@ -11,16 +10,7 @@ import type { Client } from "../client.ts";
 import { platformManifest } from "../images/tree.ts";
 import { unpackImage } from "../images/unpack.ts";
 import { withLease } from "../lease.ts";
-
-/** Type URL of a runtime spec in an Any, as containerd's typeurl names it. */
-export const SPEC_TYPE_URL = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
-/** Type URL of a process in an Any. */
-export const PROCESS_TYPE_URL = "types.containerd.io/opencontainers/runtime-spec/1/Process";
-
-/** A spec or a part of one as an Any. */
-export function jsonAny(typeUrl: string, value: JsonEncodable): AnyValue {
-  return { typeUrl, value: encodeText(encodeJson(value)) };
-}
+import { jsonAny, SPEC_TYPE_URL, toJson } from "../spec/any.ts";
 
 /** What a spec is made from. */
 export interface SpecSource {
@@ -123,21 +113,4 @@ async function putContainer(client: Client, context: RequestContext, of: Prepare
 
 function isAny(made: Spec | AnyValue): made is AnyValue {
   return "typeUrl" in made;
-}
-
-/** A spec as JSON: its types hold nothing that JSON lacks. */
-export function toJson(value: object): JsonEncodable {
-  return Object.fromEntries(
-    Object.entries(value).flatMap(([key, item]: [string, unknown]) =>
-      item === undefined ? [] : [[key, jsonOf(item)]],
-    ),
-  );
-}
-
-function jsonOf(value: unknown): JsonEncodable {
-  if (value === null) return null;
-  if (Array.isArray(value)) return value.map(jsonOf);
-  if (typeof value === "object") return toJson(value);
-  const plain = typeof value === "string" || typeof value === "number" || typeof value === "bigint";
-  return plain || typeof value === "boolean" ? value : null;
 }

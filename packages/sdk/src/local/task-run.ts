@@ -45,7 +45,7 @@ export async function runInForeground(
   // Input may end before there is a process to tell of it.
   const started = Promise.withResolvers<void>();
   const streams = stack.use(
-    await openTaskStreams({
+    openTaskStreams({
       id: of.execId === "" ? of.containerId : of.execId,
       ...(options.folder === undefined ? {} : { folder: options.folder }),
       terminal,

@@ -1,9 +1,17 @@
 /** The client's end of a task's streams: FIFOs in a private folder, copied to and from this process. */
-import { lstat, mkdir, mkdtemp, rm, rmdir } from "node:fs/promises";
+import { lstat, rm, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { isErrorClass } from "@stevedore/base";
 import type { TaskIO } from "@stevedore/core";
-import { type FifoWriter, makeFifo, openFifoReader, openFifoWriter, readChunks } from "@stevedore/os/fifo";
+import {
+  type FifoWriter,
+  makeFifo,
+  makeFifoFolder,
+  openFifoReader,
+  openFifoWriter,
+  readChunks,
+  removeFifoFolder,
+} from "@stevedore/os/fifo";
 
 /** Where containerd's clients put FIFOs when nobody says. */
 const DEFAULT_FIFO_FOLDER = "/run/containerd/fifo";
@@ -43,10 +51,9 @@ export interface TaskStreams extends AsyncDisposable {
  * Makes the FIFOs and opens them; the opens wait for the shim. Create the task with `io` afterwards, await `drained` after
  * the process has ended, then dispose.
  */
-export async function openTaskStreams(options: TaskStreamOptions): Promise<TaskStreams> {
+export function openTaskStreams(options: TaskStreamOptions): TaskStreams {
   const parent = options.folder ?? DEFAULT_FIFO_FOLDER;
-  await mkdir(parent, { recursive: true, mode: 0o700 });
-  const folder = await mkdtemp(`${parent}/`);
+  const folder = makeFifoFolder(parent);
   const path = (stream: string): string => join(folder, `${options.id}-${stream}`);
   const io: TaskIO = {
     stdin: options.stdin === undefined ? "" : path("stdin"),
@@ -54,7 +61,7 @@ export async function openTaskStreams(options: TaskStreamOptions): Promise<TaskS
     stderr: options.terminal ? "" : path("stderr"),
     terminal: options.terminal,
   };
-  return startCopies(io, { ...options, remove: async () => rm(folder, { recursive: true, force: true }) });
+  return startCopies(io, { ...options, remove: () => removeFifoFolder(folder) });
 }
 
 /** Joins the FIFOs of a task that runs already. They stay when this is disposed. */
@@ -62,7 +69,7 @@ export function joinTaskStreams(
   io: TaskIO,
   options: Omit<TaskStreamOptions, "id" | "folder" | "terminal">,
 ): TaskStreams {
-  return startCopies(io, { ...options, remove: async () => undefined });
+  return startCopies(io, { ...options, remove: () => undefined });
 }
 
 /**
@@ -81,7 +88,7 @@ export async function removeTaskFifos(io: TaskIO): Promise<void> {
 }
 
 type Copying = Pick<TaskStreamOptions, "stdin" | "stdout" | "stderr" | "stdinEnded"> & {
-  readonly remove: () => Promise<void>;
+  readonly remove: () => void;
 };
 
 function startCopies(io: TaskIO, options: Copying): TaskStreams {
@@ -99,7 +106,7 @@ function startCopies(io: TaskIO, options: Copying): TaskStreams {
     [Symbol.asyncDispose]: async () => {
       stop.abort();
       await drained.catch(() => undefined);
-      await options.remove();
+      options.remove();
     },
   };
 }

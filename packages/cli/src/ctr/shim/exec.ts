@@ -1,8 +1,8 @@
 import { readFile } from "node:fs/promises";
 import { classified } from "@stevedore/base";
 import { isJsonObject, type JsonObject, parseJson } from "@stevedore/oci/json-lossless";
-import { jsonAny, PROCESS_TYPE_URL } from "@stevedore/sdk/local/new-container";
 import { joinOwnStreams } from "@stevedore/sdk/local/shim-exec";
+import { jsonAny, PROCESS_TYPE_URL } from "@stevedore/sdk/spec/any";
 import { boolFlag, stringFlag, stringsFlag } from "../../kit/flags.ts";
 import { ctrCommand } from "../define.ts";
 import { taskOutputs } from "../task-output.ts";

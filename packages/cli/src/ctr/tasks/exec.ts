@@ -1,11 +1,9 @@
 import { decodeText } from "@stevedore/base";
 import type { JsonObject } from "@stevedore/oci/json-lossless";
 import { isJsonObject, parseJson } from "@stevedore/oci/json-lossless";
-import { jsonAny, PROCESS_TYPE_URL } from "@stevedore/sdk/local/new-container";
-import { readUserFiles } from "@stevedore/sdk/local/root-files";
 import { runInForeground } from "@stevedore/sdk/local/task-run";
 import { logUriIo, NULL_IO } from "@stevedore/sdk/local/task-streams";
-import { resolveUser } from "@stevedore/sdk/spec/user";
+import { jsonAny, PROCESS_TYPE_URL } from "@stevedore/sdk/spec/any";
 import type { AnyValue, Container } from "@stevedore/sdk/types";
 import { boolFlag, stringFlag } from "../../kit/flags.ts";
 import { ctrCommand } from "../define.ts";
@@ -88,6 +86,10 @@ async function processSpec(session: Session, container: Container, request: Exec
   process["terminal"] = request.terminal;
   if (request.cwd !== "") process["cwd"] = request.cwd;
   if (request.user !== "") {
+    const [{ readUserFiles }, { resolveUser }] = await Promise.all([
+      import("@stevedore/sdk/local/root-files"),
+      import("@stevedore/sdk/spec/user"),
+    ]);
     const { client, context } = session;
     const mounts =
       container.snapshotKey === ""
