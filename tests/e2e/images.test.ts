@@ -202,6 +202,28 @@ row(
   },
 );
 
+row(
+  "G08",
+  "unmount takes labels, and changes those of no image, snapshot or lease",
+  { covers: ["flag:ctr images unmount --label"] },
+  async (t) => {
+    const image = await t.image();
+    const point = t.path(t.id("mnt"));
+    await mkdir(point);
+    await t.must("images", "mount", image, point);
+    const before = await t.must("images", "ls");
+    const unmounted = await t.ctr("images", "unmount", "--label", "a=b", "--label", "c", point);
+    expect(unmounted).toMatchObject({ code: 0, stdout: `${point}\n` });
+    expect(await mountsBelow(point)).toEqual([]);
+    expect(await t.must("images", "ls")).toBe(before);
+    const info: unknown = JSON.parse(await t.must("snapshots", "info", point));
+    expect(info).not.toHaveProperty("Labels.a");
+    expect(await t.must("leases", "ls")).not.toContain("a=b");
+    await t.must("snapshots", "rm", point);
+    await t.must("leases", "rm", point);
+  },
+);
+
 row("G10", "an archive with a wrong digest is refused and leaves no image", {}, async (t) => {
   const archive = Buffer.from(await ociArchive({ compress: "none" }));
   // One byte of the layer, far from any header.

@@ -1,6 +1,6 @@
 import { isErrorClass } from "@stevedore/base";
 import { unmountSnapshot } from "@stevedore/sdk/local/mounts";
-import { boolFlag, stringFlag } from "../../kit/flags.ts";
+import { boolFlag, stringFlag, stringsFlag } from "../../kit/flags.ts";
 import { ctrCommand } from "../define.ts";
 
 /** `ctr images unmount` */
@@ -11,6 +11,8 @@ export const command = ctrCommand({
     snapshotter: stringFlag("snapshotter", "snapshotter name. Empty value stands for the default value.", {
       env: ["CONTAINERD_SNAPSHOTTER"],
     }),
+    // containerd's client takes it and makes nothing of it: there is no image at hand to attach it to.
+    label: stringsFlag("label", "labels to attach to the image (without effect, as in containerd)"),
     rm: boolFlag("rm", "Remove the snapshot after a successful unmount"),
   },
   action: async ({ args, flags, globals, io }) => {
