@@ -38,14 +38,17 @@ export function conformancePage(
 ): string {
   const lines = new Map<string, Map<string, Line>>();
   for (const outcome of outcomes) {
-    const match = /^([A-Z]\d+): (.*?)(?: \[([\w-]+)\])?$/s.exec(outcome.name.split(" > ").at(-1) ?? "");
+    const match = /^([A-Z]\d+(?: [A-Z]\d+)*): (.*?)(?: \[([\w-]+)\])?$/s.exec(outcome.name.split(" > ").at(-1) ?? "");
     if (match === null) continue;
-    const [, row = "", title = "", cast = ""] = match;
-    const known = lines.get(row) ?? new Map<string, Line>();
-    const line = known.get(title) ?? { title, casts: new Map<CastName, string>() };
-    line.casts.set(castOf(cast) ?? "ours", mark(outcome));
-    known.set(title, line);
-    lines.set(row, known);
+    const [, named = "", title = "", cast = ""] = match;
+    // A case may show several rows.
+    for (const row of named.split(" ")) {
+      const known = lines.get(row) ?? new Map<string, Line>();
+      const line = known.get(title) ?? { title, casts: new Map<CastName, string>() };
+      line.casts.set(castOf(cast) ?? "ours", mark(outcome));
+      known.set(title, line);
+      lines.set(row, known);
+    }
   }
   const out = [
     "# Conformance",
@@ -83,8 +86,9 @@ async function titlesBySource(): Promise<Set<string>> {
   const found = new Set<string>();
   for (const file of (await sources("tests")).filter((name) => name.endsWith(".test.ts"))) {
     const text = await readFile(join(root, file), "utf8");
-    for (const match of text.matchAll(/\brow\(\s*"(\w+)",\s*"((?:[^"\\]|\\.)*)",\s*\{((?:[^{}]|\{[^{}]*\})*)\}/g)) {
-      if (/\bsource:/.test(match[3] ?? "")) found.add(`${match[1]}: ${match[2]}`);
+    for (const match of text.matchAll(/\brow\(\s*"([\w ]+)",\s*"((?:[^"\\]|\\.)*)",\s*\{((?:[^{}]|\{[^{}]*\})*)\}/g)) {
+      if (/\bsource:/.test(match[3] ?? ""))
+        for (const id of (match[1] ?? "").split(" ")) found.add(`${id}: ${match[2]}`);
     }
   }
   return found;
