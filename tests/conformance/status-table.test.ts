@@ -93,6 +93,8 @@ const STREAM_TOLD: Readonly<Record<string, Told>> = {
   "Wait, cancelled": { code: Code.canceled, message: "context canceled" },
 };
 
+const STREAM_ROWS: Readonly<Record<string, string>> = { Subscribe: "N05", Watch: "N16", Write: "N03", Wait: "N13" };
+
 /** A signal that ends for no reason of its own, as a client's does. */
 function aborting(by: AbortSignal): AbortSignal {
   const controller = new AbortController();
@@ -108,12 +110,35 @@ async function* andThenNothing<T>(first: T): AsyncGenerator<T> {
 /** What the peer may say when its own clock and the client's end a call together. */
 const LATE_ANSWERS: ReadonlySet<number> = new Set([Code.unknown, Code.canceled, Code.deadlineExceeded]);
 
+/** The line of the feature list that a service is, which its cases are named by. */
+const SERVICE_ROWS: Readonly<Record<string, string>> = {
+  "containerd.services.containers.v1.Containers": "N02",
+  "containerd.services.content.v1.Content": "N03",
+  "containerd.services.diff.v1.Diff": "N04",
+  "containerd.services.events.v1.Events": "N05",
+  "containerd.services.images.v1.Images": "N06",
+  "containerd.services.introspection.v1.Introspection": "N07",
+  "containerd.services.leases.v1.Leases": "N08",
+  "containerd.services.namespaces.v1.Namespaces": "N09",
+  "containerd.services.snapshots.v1.Snapshots": "N11",
+  "containerd.services.tasks.v1.Tasks": "N13",
+  "containerd.services.version.v1.Version": "N15",
+  "grpc.health.v1.Health": "N16",
+};
+
+/** `containerd.services.content.v1.Content/Abort` with its row: `N03: Content/Abort`. */
+function titleOf(method: string): string {
+  const service = method.slice(0, method.indexOf("/"));
+  return `${SERVICE_ROWS[service] ?? service}: ${method.slice(service.lastIndexOf(".") + 1)}`;
+}
+
 const side = process.env["STEVEDORE_SIDE"];
 const MAKERS: readonly Maker[] = side === "peer" ? ["debian"] : side === "product" ? ["ours"] : ["debian", "ours"];
 const CASE_LIMIT_MS = 60_000;
 
 for (const maker of MAKERS) {
-  describe(`status table [${maker === "debian" ? "peer" : "ours"}]`, () => {
+  const cast = maker === "debian" ? "peer" : "ours";
+  describe("status table", () => {
     for (const [method, cases] of Object.entries(CASES)) {
       for (const kind of KINDS) {
         const run = cases[kind];
@@ -121,7 +146,7 @@ for (const maker of MAKERS) {
         if (typeof run === "string" || row === undefined) continue;
         const { source: _source, ...newer } = row.newer ?? { ...row.peer, source: "" };
         test(
-          `${method} ${kind}`,
+          `${titleOf(method)} ${kind} [${cast}]`,
           async () => {
             await using world = await World.open(await daemonOf(maker));
             expect(await world.tell(run)).toEqual(maker === "debian" ? row.peer : newer);
@@ -132,7 +157,7 @@ for (const maker of MAKERS) {
     }
     for (const [name, run] of Object.entries(STREAMS)) {
       test(
-        name,
+        `${STREAM_ROWS[name.split(",")[0] ?? ""]}: ${name} [${cast}]`,
         async () => {
           await using world = await World.open(await daemonOf(maker));
           const told = await world.tell(run);

@@ -249,3 +249,57 @@ row(
     expect(IMAGE).toContain("busybox");
   },
 );
+
+row(
+  "C20",
+  "content prune references takes the layers' labels away, and a collection takes the layers",
+  {
+    covers: [
+      "cmd:ctr content prune references",
+      "flag:ctr content prune references --dry",
+      "flag:ctr content prune references --async",
+    ],
+  },
+  async (t) => {
+    await t.image();
+    const blobs = async (): Promise<string[]> => (await t.must("content", "ls", "-q")).trim().split("\n");
+    const dry = await t.ctr("content", "prune", "references", "--dry");
+    expect(dry.code).toBe(0);
+    expect(dry.stderr).toContain('msg="dry run, no changes will be applied"');
+    expect(dry.stderr).toMatch(
+      /level=debug msg="Removing label" digest="?sha256:[0-9a-f]{64}"? label=containerd\.io\/gc\.ref\.content\.l\.0/,
+    );
+    expect(await t.must("content", "ls")).toContain("gc.ref.content.l.0");
+    // Without labels to take away it is a collection all the same: the archive's own index is gone now.
+    const before = await blobs();
+    expect((await t.ctr("content", "prune", "references")).code).toBe(0);
+    const after = await blobs();
+    expect(before.length - after.length).toBe(1);
+    expect(await t.must("content", "ls")).not.toContain("gc.ref.content.l.");
+    expect((await t.ctr("content", "prune", "references", "--async")).code).toBe(0);
+    expect(await blobs()).toEqual(after);
+  },
+);
+
+row(
+  "C20",
+  "images prune --all removes what no container was made from",
+  {
+    casts: ["ours", "our-ctr"],
+    source: "containerd 2.3.4, ctr images prune; 1.6 has no such command",
+    covers: ["cmd:ctr images prune", "flag:ctr images prune --all"],
+  },
+  async (t) => {
+    const used = await t.image();
+    const unused = await t.image({ name: "docker.io/library/unused:1" });
+    await t.must("containers", "create", used, t.id("c"), "true");
+    const none = await t.ctr("images", "prune");
+    expect([none.code, none.stdout]).toEqual([0, ""]);
+    expect(none.stderr).toContain("level=warning");
+    expect((await t.must("images", "ls", "-q")).trim().split("\n").toSorted()).toEqual([used, unused].toSorted());
+    const ran = await t.ctr("images", "prune", "--all");
+    expect(ran.code).toBe(0);
+    expect(ran.stderr).toContain(`deleted image: ${unused}`);
+    expect(await t.must("images", "ls", "-q")).toBe(`${used}\n`);
+  },
+);

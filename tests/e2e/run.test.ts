@@ -29,3 +29,28 @@ row(
     expect((await t.ctr("tasks", "rm", id)).code).toBeOneOf([0, 137]);
   },
 );
+
+row(
+  "N07",
+  "plugins inspect-runtime: a runtime's version and features, by its shim",
+  {
+    casts: ["ours"],
+    source: "containerd 2.3.4, ctr plugins inspect-runtime; 1.6 has neither the command nor the call",
+    covers: [
+      "cmd:ctr plugins inspect-runtime",
+      "flag:ctr plugins inspect-runtime --runtime",
+      "flag:ctr plugins inspect-runtime --runc-binary",
+      "rpc:containerd.services.introspection.v1.Introspection/PluginInfo",
+    ],
+  },
+  async (t) => {
+    const info: unknown = JSON.parse(await t.must("plugins", "inspect-runtime"));
+    expect(info).toMatchObject({ Name: "io.containerd.runc.v2", Options: {}, Annotations: null });
+    expect(info).toHaveProperty("Features.ociVersionMax");
+    const named: unknown = JSON.parse(await t.must("plugins", "inspect-runtime", "--runc-binary", "/usr/sbin/runc"));
+    expect(named).toHaveProperty("Options", { binary_name: "/usr/sbin/runc" });
+    const missing = await t.ctr("plugins", "inspect-runtime", "--runtime", "io.containerd.none.v1");
+    expect(missing.code).toBe(1);
+    expect(missing.stderr).toContain("failed to resolve runtime path");
+  },
+);

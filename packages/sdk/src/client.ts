@@ -1,5 +1,6 @@
 import type { RequestContext } from "@stevedore/base";
 import type {
+  AnyValue,
   ContainerStore,
   ContentStore,
   Deprecation,
@@ -12,6 +13,7 @@ import type {
   Snapshotter,
   TaskManager,
 } from "@stevedore/core";
+import type { JsonObject } from "@stevedore/oci/json-lossless";
 
 /** What a daemon says of itself. */
 export interface DaemonVersion {
@@ -29,10 +31,27 @@ export interface DaemonInfo {
   readonly deprecations: readonly Deprecation[];
 }
 
+/** A runtime's own words. */
+export interface RuntimeInfo {
+  readonly name: string;
+  readonly version: string;
+  readonly revision: string;
+  /** The options that were asked with, as their fields; absent without any. */
+  readonly options?: JsonObject;
+  /** The OCI runtime's features; absent when it tells none. */
+  readonly features?: JsonObject;
+  readonly annotations: Readonly<Record<string, string>>;
+}
+
 /** What the daemon tells of itself and its plugins. */
 export interface Introspection {
   /** Plugins matching any filter (`type`, `id`, `platforms`, `capabilities`). */
   plugins(context: RequestContext, filters: readonly string[]): Promise<readonly PluginRecord[]>;
+  /**
+   * What a runtime says of itself, by the shim that is asked for it.
+   * @throws not-implemented by daemons before 2.0; unknown when there is no such runtime
+   */
+  runtime(context: RequestContext, name: string, options: AnyValue): Promise<RuntimeInfo>;
   /** @throws not-implemented by daemons before 1.7 for the fields they lack */
   server(context: RequestContext): Promise<DaemonInfo>;
 }

@@ -3,7 +3,9 @@ import { defaultMatcher, onlyStrict, parsePlatform } from "@stevedore/oci/platfo
 import { createContainer, type NewContainer } from "@stevedore/sdk/local/new-container";
 import { configPathOptions, runcOptions } from "@stevedore/sdk/local/runc-options";
 import type { AnyValue } from "@stevedore/sdk/types";
+import type { FlagValues } from "../kit/flags.ts";
 import { buildSpec, type ContainerFlags, type RunFlags, specFromFile } from "./build-spec.ts";
+import type { RUNTIME_FLAGS } from "./container-flags.ts";
 import type { Session } from "./globals.ts";
 import { parseLabelArgs } from "./labels.ts";
 
@@ -64,7 +66,8 @@ export async function createFromFlags(session: Session, request: CreateRequest):
   return container;
 }
 
-async function runtimeOptions(flags: ContainerFlags): Promise<AnyValue> {
+/** Options for the runtime that the flags name. */
+export async function runtimeOptions(flags: FlagValues<typeof RUNTIME_FLAGS>): Promise<AnyValue> {
   if (flags.runtimeConfigPath !== "") {
     if (flags.runcBinary !== "" || flags.runcRoot !== "" || flags.runcSystemdCgroup) {
       throw new Error("--runtime-config-path cannot be used with options of runc");

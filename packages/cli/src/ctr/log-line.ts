@@ -1,10 +1,16 @@
 import { messageOf } from "@stevedore/base";
 
 /** A line as the peer's logger prints it on a command's stderr. */
-export function logLine(level: "info" | "warning" | "error" | "fatal", message: string, error?: unknown): string {
+export function logLine(
+  level: "debug" | "info" | "warning" | "error" | "fatal",
+  message: string,
+  error?: unknown,
+  fields: Readonly<Record<string, string>> = {},
+): string {
   const time = new Date().toISOString().replace(/\.\d+Z$/, "Z");
   const cause = error === undefined ? "" : ` error=${quoted(messageOf(error))}`;
-  return `time="${time}" level=${level} msg=${quoted(message)}${cause}\n`;
+  const more = Object.entries(fields).map(([key, value]) => ` ${key}=${quoted(value)}`);
+  return `time="${time}" level=${level} msg=${quoted(message)}${cause}${more.join("")}\n`;
 }
 
 // logrus quotes values that hold anything but letters, digits and -._/@^+.

@@ -1,8 +1,10 @@
+import { anyToProto } from "@stevedore/convert/any";
 import { dateFromProto } from "@stevedore/convert/timestamps";
 import type { PluginRecord } from "@stevedore/core";
+import { isJsonObject, type JsonObject, parseJson } from "@stevedore/oci/json-lossless";
 import type { Transport } from "@stevedore/wire/rpc/index";
 import type { Introspection } from "../client.ts";
-import { callOptions, lazyClient } from "./call.ts";
+import { callOptions, lazyClient, present } from "./call.ts";
 
 /** What a daemon tells of itself. */
 export function introspectionProxy(transport: Transport): Introspection {
@@ -26,6 +28,35 @@ export function introspectionProxy(transport: Transport): Introspection {
         }),
       );
     },
+    runtime: async (context, name, options) => {
+      const [{ RuntimeRequestSchema, RuntimeInfoSchema }, codec] = await Promise.all([
+        import("@stevedore/wire/gen/light/containerd/types/introspection_pb"),
+        import("@stevedore/wire/codec"),
+      ]);
+      const request = codec.makeMessage(RuntimeRequestSchema, { runtimePath: name, options: anyToProto(options) });
+      const { extra } = await (await introspection()).pluginInfo(
+        {
+          type: RUNTIME_PLUGIN.type,
+          id: RUNTIME_PLUGIN.id,
+          options: {
+            typeUrl: RuntimeRequestSchema.typeName,
+            value: codec.encodeMessage(RuntimeRequestSchema, request),
+          },
+        },
+        callOptions(context),
+      );
+      const info = codec.decodeMessage(RuntimeInfoSchema, present(extra, "runtime info").value);
+      const asked = await optionFields(info.options);
+      const features = info.features === undefined ? undefined : parseJson(info.features.value);
+      return {
+        name: info.name,
+        version: info.version?.version ?? "",
+        revision: info.version?.revision ?? "",
+        ...(asked === undefined ? {} : { options: asked }),
+        ...(isJsonObject(features) ? { features } : {}),
+        annotations: { ...info.annotations },
+      };
+    },
     server: async (context) => {
       const { uuid, pid, pidns, deprecations } = await (await introspection()).server({}, callOptions(context));
       return {
@@ -40,4 +71,29 @@ export function introspectionProxy(transport: Transport): Introspection {
       };
     },
   };
+}
+
+/** The plugin that knows runtimes, by plugins.RuntimePluginV2 of containerd. */
+const RUNTIME_PLUGIN = { type: "io.containerd.runtime.v2", id: "task" };
+
+/** The fields that are set in options of runc, by their protobuf names. */
+async function optionFields(
+  any: { readonly typeUrl: string; readonly value: Uint8Array } | undefined,
+): Promise<JsonObject | undefined> {
+  if (any === undefined || !any.typeUrl.endsWith("containerd.runc.v1.Options")) return undefined;
+  const [{ OptionsSchema }, { decodeMessage }] = await Promise.all([
+    import("@stevedore/wire/gen/light/containerd/runc/v1/options_pb"),
+    import("@stevedore/wire/codec"),
+  ]);
+  const options = decodeMessage(OptionsSchema, any.value);
+  const fields: JsonObject = {};
+  for (const [name, value] of [
+    ["no_pivot_root", options.noPivotRoot],
+    ["binary_name", options.binaryName],
+    ["root", options.root],
+    ["systemd_cgroup", options.systemdCgroup],
+  ] as const) {
+    if (value !== "" && value !== false) fields[name] = value;
+  }
+  return fields;
 }

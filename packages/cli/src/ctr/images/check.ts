@@ -1,4 +1,4 @@
-import { isErrorClass } from "@stevedore/base";
+import { isErrorClass, withContext } from "@stevedore/base";
 import { defaultMatcher } from "@stevedore/oci/platform";
 import { imageBlobs } from "@stevedore/sdk/images/check";
 import { isUnpacked } from "@stevedore/sdk/images/unpack";
@@ -22,7 +22,10 @@ export const command = ctrCommand({
     const { client, context } = session;
     const matcher = defaultMatcher();
     const rows: string[] = [];
-    for (const { name, target } of await client.images.list(context, args)) {
+    const images = await client.images.list(context, args).catch((error: unknown) => {
+      throw withContext("failed listing images", error);
+    });
+    for (const { name, target } of images) {
       const { required, present, missing, requiredBytes, presentBytes } = await imageBlobs(client.content, context, {
         target,
         matcher,

@@ -42,7 +42,7 @@ export const command: CommandGroup<CtrGlobals> = {
     {
       names: ["prune"],
       usage: "remove unused images",
-      load: async () => (await import("../define.ts")).missingCommand("ctr images prune", "registry access"),
+      load: async () => (await import("./prune.ts")).command,
     },
     {
       names: ["delete", "del", "remove", "rm"],

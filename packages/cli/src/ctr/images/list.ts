@@ -1,4 +1,4 @@
-import { isErrorClass } from "@stevedore/base";
+import { isErrorClass, withContext } from "@stevedore/base";
 import { defaultMatcher } from "@stevedore/oci/platform";
 import { imagePlatforms, imageSize } from "@stevedore/sdk/images/tree";
 import type { Image } from "@stevedore/sdk/types";
@@ -16,7 +16,9 @@ export const command = ctrCommand({
   flags: { quiet: boolFlag("quiet", "print only the image refs", { aliases: ["q"] }) },
   action: async ({ args, flags, globals, io }) => {
     await using session = await globals.connect();
-    const images = await session.client.images.list(session.context, args);
+    const images = await session.client.images.list(session.context, args).catch((error: unknown) => {
+      throw withContext("failed to list images", error);
+    });
     if (flags.quiet) {
       for (const { name } of images) io.stdout.write(`${name}\n`);
       return 0;

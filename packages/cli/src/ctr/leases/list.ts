@@ -1,3 +1,4 @@
+import { withContext } from "@stevedore/base";
 import { boolFlag } from "../../kit/flags.ts";
 import { formatTime } from "../../kit/format.ts";
 import { LIST_TABLE, tabwrite } from "../../kit/tabwriter.ts";
@@ -11,7 +12,9 @@ export const command = ctrCommand({
   flags: { quiet: boolFlag("quiet", "print only the blob digest", { aliases: ["q"] }) },
   action: async ({ args, flags, globals, io }) => {
     await using session = await globals.connect();
-    const leases = await session.client.leases.list(session.context, args);
+    const leases = await session.client.leases.list(session.context, args).catch((error: unknown) => {
+      throw withContext("failed to list leases", error);
+    });
     if (flags.quiet) {
       for (const { id } of leases) io.stdout.write(`${id}\n`);
       return 0;

@@ -10,8 +10,7 @@ export const command: CommandGroup<CtrGlobals> = {
     {
       names: ["inspect-runtime"],
       usage: "display runtime info",
-      load: async () =>
-        (await import("../define.ts")).missingCommand("ctr plugins inspect-runtime", "runtime information from shims"),
+      load: async () => (await import("./inspect-runtime.ts")).command,
     },
   ],
 };

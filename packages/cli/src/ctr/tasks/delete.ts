@@ -1,5 +1,6 @@
 import { classified, isErrorClass, messageOf } from "@stevedore/base";
 import { removeTaskFifos } from "@stevedore/sdk/local/task-streams";
+import type { ProcessRef } from "@stevedore/sdk/types";
 import { boolFlag, stringFlag } from "../../kit/flags.ts";
 import { ctrCommand } from "../define.ts";
 import type { Session } from "../globals.ts";
@@ -27,15 +28,19 @@ export const command = ctrCommand({
     let failure: unknown;
     let code = 0;
     for (const id of args) {
+      let doing = `failed to load task from ${id}`;
       try {
-        const status = await deleteTask(session, id, { force: flags.force });
+        const process = await loadTask(session, id);
+        doing = `unable to delete ${id}`;
+        if (flags.force) await killAndWait(session, process);
+        const status = await deleteProcess(session, process);
         if (status !== 0) {
           io.stderr.write(logLine("warning", `task ${id} exit with non-zero exit code ${status}`));
           if (args.length === 1) code = 0;
         }
       } catch (error) {
         failure ??= error;
-        io.stderr.write(logLine("error", `unable to delete ${id}`, error));
+        io.stderr.write(logLine("error", doing, error));
       }
     }
     if (failure !== undefined) throw failure instanceof Error ? failure : new Error(messageOf(failure));
@@ -52,12 +57,15 @@ async function deleteExec(
   return deleteProcess(session, process);
 }
 
-async function deleteTask(session: Session, id: string, options: { readonly force: boolean }): Promise<number> {
-  const { client, context } = session;
-  await client.containers.get(context, id);
+/** The first process of a container that has a task. @throws not-found */
+async function loadTask({ client, context }: Session, id: string): Promise<ProcessRef> {
   const process = { containerId: id, execId: "" };
-  if (options.force) await killAndWait(session, process);
-  return deleteProcess(session, process);
+  const task = client.tasks.get(context, process);
+  // Both are asked at once; what the container's answer says goes first.
+  task.catch(() => undefined);
+  await client.containers.get(context, id);
+  await task;
+  return process;
 }
 
 /** Deletes a process and the FIFOs that a detached start left for it. @returns its exit status. */

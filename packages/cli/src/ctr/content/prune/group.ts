@@ -9,11 +9,7 @@ export const command: CommandGroup<CtrGlobals> = {
     {
       names: ["references"],
       usage: "prunes preference labels from the content store (layers only by default)",
-      load: async () =>
-        (await import("../../define.ts")).missingCommand(
-          "ctr content prune references",
-          "image stores that explain themselves",
-        ),
+      load: async () => (await import("./references.ts")).command,
     },
   ],
 };
