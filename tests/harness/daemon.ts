@@ -55,13 +55,13 @@ const NO_COLLECTION = `[plugins."io.containerd.gc.v1.scheduler"]
 /** The configuration with `more` before our table, since it may begin with keys of no table. */
 function configFor(maker: Maker, dir: string, more: string): string {
   const collection = more.includes("io.containerd.gc.v1.scheduler") ? "" : NO_COLLECTION;
-  if (maker === "ours") return `version = 3\n${more}\n${collection}`;
+  const opt = `[plugins."io.containerd.internal.v1.opt"]\n  path = "${dir}/opt"\n`;
+  if (maker === "ours") return `version = 3\n${more}\n${opt}${collection}`;
   return [
     "version = 2",
     'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper"]',
-    '[plugins."io.containerd.internal.v1.opt"]',
-    `  path = "${dir}/opt"`,
     more,
+    opt,
     collection,
   ].join("\n");
 }

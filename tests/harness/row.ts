@@ -37,6 +37,8 @@ export type RowOptions = {
   readonly source?: string;
   /** A daemon with this at the end of its configuration, not shared with other cases. */
   readonly config?: Partial<Record<Maker, string>>;
+  /** The same, with this as the whole configuration and `@dir@` for the daemon's folder. */
+  readonly wholeConfig?: Partial<Record<Maker, string>>;
   /** A daemon of its own though the configuration is the usual one: the case stops it, or fills it. */
   readonly ownDaemon?: boolean;
   /** Default 60 s. */
@@ -73,8 +75,15 @@ let counter = 0;
 
 async function daemonFor(cast: Cast, options: RowOptions): Promise<{ daemon: Daemon; own: boolean }> {
   const config = options.config?.[cast.daemon];
-  const make = { maker: cast.daemon, shim: cast.shim, ...(config === undefined ? {} : { config }) };
-  if (config !== undefined || options.ownDaemon === true) return { daemon: await Daemon.start(make), own: true };
+  const wholeConfig = options.wholeConfig?.[cast.daemon];
+  const make = {
+    maker: cast.daemon,
+    shim: cast.shim,
+    ...(config === undefined ? {} : { config }),
+    ...(wholeConfig === undefined ? {} : { wholeConfig }),
+  };
+  if (config !== undefined || wholeConfig !== undefined || options.ownDaemon === true)
+    return { daemon: await Daemon.start(make), own: true };
   const key = `${cast.daemon}/${cast.shim}`;
   const known = await shared.get(key)?.catch(() => undefined);
   if (known?.running === true) return { daemon: known, own: false };

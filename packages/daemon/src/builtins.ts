@@ -19,9 +19,10 @@ import {
   pluginKey,
   SkipPlugin,
 } from "./graph.ts";
+import { useOptFolder } from "./host.ts";
 import { type GrpcService, isGrpcService, Key } from "./keys.ts";
 import { MetricsRegistry } from "./metrics/registry.ts";
-import { hostPlugin } from "./platform.ts";
+import { hostPlugin, pluginPlatform } from "./platform.ts";
 import { workerCommand } from "./self.ts";
 
 export interface BuiltinOptions {
@@ -85,6 +86,7 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
       start: async (context) => {
         const path = textAt(context.config, "path");
         context.export("path", path);
+        await useOptFolder(path);
         return { path };
       },
     }),
@@ -374,6 +376,7 @@ function coreServices(options: BuiltinOptions): AnyPlugin[] {
       requires: [Key.shims],
       platformBound: true,
       start: async (context) => {
+        context.platforms(textsAt(context.config, "platforms").map(pluginPlatform));
         context.export("log-uri-schemes", "fifo,binary,binary-v2,file");
         return context.get(Key.shims);
       },

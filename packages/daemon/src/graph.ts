@@ -30,6 +30,8 @@ export class SkipPlugin extends Error {
   }
 }
 
+export type PluginPlatform = PluginRecord["platforms"][number];
+
 /** What a plugin gets while it starts. */
 export interface PluginContext {
   /** The plugin's own section of the configuration, defaults filled in. */
@@ -46,6 +48,8 @@ export interface PluginContext {
   /** Tells clients more about this plugin. */
   export(key: string, value: string): void;
   capability(name: string): void;
+  /** Shows these platforms in place of the host's. */
+  platforms(shown: readonly PluginPlatform[]): void;
 }
 
 export interface PluginDefinition<T> {
@@ -86,6 +90,7 @@ interface Started {
   readonly state: State;
   readonly exports: Readonly<Record<string, string>>;
   readonly capabilities: readonly string[];
+  readonly platforms?: readonly PluginPlatform[];
 }
 
 export interface GraphOptions {
@@ -134,6 +139,7 @@ export class PluginGraph implements AsyncDisposable {
     options.log.info("loading plugin", { id: name, type: next.type });
     const exports: Record<string, string> = {};
     const capabilities: string[] = [];
+    let platforms: readonly PluginPlatform[] | undefined;
     let state: State = { kind: "error", message: "not started" };
     const cleanup = new AsyncDisposableStack();
     const context: PluginContext = {
@@ -147,6 +153,9 @@ export class PluginGraph implements AsyncDisposable {
         exports[key] = value;
       },
       capability: (capability) => capabilities.push(capability),
+      platforms: (shown) => {
+        platforms = shown;
+      },
     };
     try {
       await next.start(context, (value) => {
@@ -163,7 +172,8 @@ export class PluginGraph implements AsyncDisposable {
         state = { kind: "error", message: messageOf(error) };
       }
     }
-    this.#started.set(name, { plugin: next, state, exports, capabilities });
+    const shown = platforms === undefined ? {} : { platforms };
+    this.#started.set(name, { plugin: next, state, exports, capabilities, ...shown });
   }
 
   #checkRequired(required: readonly string[]): void {
@@ -203,11 +213,11 @@ export class PluginGraph implements AsyncDisposable {
   /** What clients are told, in order of start. */
   records(platform: { readonly os: string; readonly architecture: string; readonly variant: string }): PluginRecord[] {
     const shown = [...this.#started.values()].filter(({ plugin: of }) => !of.type.startsWith("stevedore."));
-    return shown.map(({ plugin: of, state, exports, capabilities }) => ({
+    return shown.map(({ plugin: of, state, exports, capabilities, platforms }) => ({
       type: of.type,
       id: of.id,
       requires: [...new Set(of.requires.map(({ type }) => type))].filter((type) => !type.startsWith("stevedore.")),
-      platforms: of.platformBound ? [platform] : [],
+      platforms: platforms ?? (of.platformBound ? [platform] : []),
       exports,
       capabilities,
       ...(state.kind === "ok" ? {} : { initError: { code: CODE_UNKNOWN, message: state.message } }),

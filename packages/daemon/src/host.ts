@@ -38,6 +38,22 @@ export function lockRoot(root: string): FileLock {
   return lock;
 }
 
+/** The mode that containerd gives the folders that `ctr install` fills. */
+const OPT_MODE = 0o711;
+
+/** Makes the folder that `ctr install` fills and searches it first for programs and libraries from now on. */
+export async function useOptFolder(path: string): Promise<void> {
+  for (const [folder, variable] of [
+    ["bin", "PATH"],
+    ["lib", "LD_LIBRARY_PATH"],
+  ] as const) {
+    const found = join(path, folder);
+    await mkdir(found, { recursive: true, mode: OPT_MODE });
+    const before = process.env[variable] ?? "";
+    process.env[variable] = before === "" ? found : `${found}:${before}`;
+  }
+}
+
 const CGROUP_ROOT = "/sys/fs/cgroup";
 
 /** Moves this process into a cgroup in every hierarchy, as `[cgroup] path` asks. */

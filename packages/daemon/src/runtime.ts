@@ -25,6 +25,7 @@ export interface TaskManagerRequest {
 /** What of the daemon's environment its shims get; a daemon's own settings must not leak into containers' helpers. */
 const SHIM_ENVIRONMENT = [
   "PATH",
+  "LD_LIBRARY_PATH",
   "HOME",
   "LANG",
   "LC_ALL",
@@ -49,7 +50,8 @@ export async function startTaskManager(request: TaskManagerRequest): Promise<Tas
     publishBinary: publishBinary(),
     version: request.version,
     socketDir: textAt(context.config, "socket_dir"),
-    debug: request.debug,
+    // The key of runtime v1, kept for files that have it; by default shims are as talkative as the daemon.
+    debug: request.debug || context.config["debug"] === true,
     env: shimEnvironment(textsAt(context.config, "env")),
     searchPath: process.env["PATH"] ?? "",
     self: process.execPath,

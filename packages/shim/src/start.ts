@@ -1,6 +1,6 @@
 import { basename } from "node:path";
 import { concatBytes, decodeText } from "@stevedore/base/bytes";
-import { classified, messageOf } from "@stevedore/base/errors";
+import { classified, messageOf, withContext } from "@stevedore/base/errors";
 import type { OwnedFd } from "@stevedore/os/fd";
 import { linkSocketDir, readSpecFacts, writeAddress } from "./bundle.ts";
 import type { ShimFlags } from "./flags.ts";
@@ -160,7 +160,13 @@ async function launch(options: Launch): Promise<void> {
   if (options.ttrpcAddress !== "") environment["TTRPC_ADDRESS"] = options.ttrpcAddress;
   const { soft, hard } = inheritedNofile();
   environment[NOFILE_VARIABLE] = `${soft}:${hard}`;
-  if ((env["SCHED_CORE"] ?? "") !== "") createSchedCoreCookie();
+  if ((env["SCHED_CORE"] ?? "") !== "") {
+    try {
+      createSchedCoreCookie();
+    } catch (error) {
+      throw withContext("enable sched core support", error);
+    }
+  }
   const ready = pipe();
   using readEnd = new Owned(ready.read);
   using writeEnd = new Owned(ready.write);

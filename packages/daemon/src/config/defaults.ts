@@ -3,6 +3,7 @@
  * not here is refused, a value's type is its default's. Sections of plugins that this version does not have yet are
  * known, so that a node's file is read, and named at start as being without effect.
  */
+import { formatPlatform, hostPlatform } from "@stevedore/oci/platform";
 import type { TomlTable } from "./types.ts";
 
 /** Top-level keys outside `plugins`. */
@@ -162,7 +163,7 @@ export function pluginDefaults(): TomlTable {
         tolerate_missing_plugins_annotation: "",
       },
     },
-    "io.containerd.runtime.v2.task": { platforms: ["linux/amd64"] },
+    "io.containerd.runtime.v2.task": { platforms: [formatPlatform(hostPlatform())] },
     "io.containerd.server.v1.debug": { address: "", uid: 0, gid: 0 },
     "io.containerd.server.v1.grpc": {
       address: "/run/containerd/containerd.sock",
@@ -225,6 +226,8 @@ export const OPEN_PATHS: readonly string[] = [
   "timeouts.**",
   "stream_processors.**",
   "proxy_plugins.**",
+  // Ours: what became of runtime v1's shim_debug.
+  "plugins.io.containerd.shim.v1.manager.debug",
   "plugins.io.containerd.cri.v1.images.pinned_images.**",
   "plugins.io.containerd.cri.v1.images.registry.**",
   "plugins.io.containerd.cri.v1.images.runtime_platforms.**",

@@ -52,6 +52,8 @@ const CRI_STREAM_KEYS = new Set([
   "x509_key_pair_streaming",
 ]);
 
+const SHIM_MANAGER = "io.containerd.shim.v1.manager";
+
 export interface Migrated {
   readonly config: TomlTable;
   /** The version the file had. */
@@ -102,14 +104,15 @@ function toVersion3(config: TomlTable, notes: string[]): TomlTable {
   for (const [name, section] of Object.entries(plugins)) {
     if (name === "io.containerd.runtime.v1.linux") {
       notes.push("plugins.linux: runtime v1 has been removed; runc is run by io.containerd.runc.v2");
+      if (isTable(section) && section["shim_debug"] === true) {
+        moved[SHIM_MANAGER] = { ...tableAt(moved, SHIM_MANAGER), debug: true };
+      }
     } else if (name === "io.containerd.grpc.v1.cri" && isTable(section)) {
       splitCri(section, moved);
     } else if (name === "io.containerd.runtime.v2.task" && isTable(section)) {
       const { sched_core, ...task } = section;
       if (sched_core === true) {
-        const manager = tableAt(moved, "io.containerd.shim.v1.manager");
-        manager["env"] = ["SCHED_CORE=1"];
-        moved["io.containerd.shim.v1.manager"] = manager;
+        moved[SHIM_MANAGER] = { ...tableAt(moved, SHIM_MANAGER), env: ["SCHED_CORE=1"] };
       }
       moved[name] = { ...tableAt(moved, name), ...task };
     } else {
