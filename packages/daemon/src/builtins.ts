@@ -688,7 +688,7 @@ function servers({ version }: BuiltinOptions, metrics: MetricsRegistry): AnyPlug
       start: async (context) => {
         const { address, uid, gid } = socketAt(context);
         if (address === "") throw new SkipPlugin("no debug address is configured");
-        const { serveDebug } = await import("./debug/server.ts");
+        const { serveDebug } = await import("@stevedore/debug/server");
         return context.cleanup.use(
           await serveDebug({ address, uid, gid, profiles: context.find(PROFILES) !== undefined, log: context.log }),
         );

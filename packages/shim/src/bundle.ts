@@ -12,6 +12,8 @@ export const BUNDLE = {
   rootfs: "rootfs",
   work: "work",
   address: "address",
+  /** The daemon's record of how the shim is reached. */
+  bootstrap: "bootstrap.json",
   options: "options.json",
   /** The runtime binary's name on its own, kept for older shims' `delete`. */
   runtime: "runtime",
@@ -175,6 +177,17 @@ export async function linkSocketDir(bundle: string, dir: string): Promise<void> 
   const path = join(bundle, BUNDLE.socketDir);
   await removeQuietly(path);
   await symlink(dir, path);
+}
+
+/** The path of the socket at which the daemon reaches the shim, undefined when its record is not there or not readable. */
+export async function readShimSocket(bundle: string): Promise<string | undefined> {
+  try {
+    const { address } = parseObject((await readIfThere(join(bundle, BUNDLE.bootstrap))) ?? "{}", bundle);
+    if (typeof address !== "string" || !address.startsWith("unix://")) return undefined;
+    return address.slice("unix://".length);
+  } catch {
+    return undefined;
+  }
 }
 
 /** Removes a file that may not be there. */

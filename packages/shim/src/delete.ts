@@ -2,13 +2,14 @@ import { dirname, join } from "node:path";
 import { messageOf } from "@stevedore/base/errors";
 import { createLogger, type Logger } from "@stevedore/base/log";
 import { SIGKILL } from "@stevedore/os/signals";
-import { BUNDLE, readExitRecord, readOptions, readPidFile } from "./bundle.ts";
+import { BUNDLE, readExitRecord, readOptions, readPidFile, readShimSocket } from "./bundle.ts";
 import { unmountRootfs } from "./container.ts";
 import { childEnvironment } from "./environment.ts";
 import type { ShimFlags } from "./flags.ts";
 import { logLine } from "./log.ts";
 import { DEFAULT_RUNTIME_ROOT, RuntimeClient } from "./runc/client.ts";
 import { isMissingContainer } from "./runc/errors.ts";
+import { removeLinks } from "./socket-links.ts";
 
 /**
  * Cleans up after a shim that is gone: kills what runs, removes the runtime's state, unmounts the rootfs. Returns a
@@ -43,6 +44,7 @@ export async function cleanUp(
     if (!isMissingContainer(error)) log.warn("failed to remove runc container", { error: messageOf(error) });
   });
   unmountRootfs(join(bundle, BUNDLE.rootfs), { log });
+  await removeSocketLinks(bundle, flags);
   const pid = initPid(bundle, log);
   const recorded = await readExitRecord(bundle);
   const exit = recorded !== undefined && recorded.pid === pid ? recorded : undefined;
@@ -57,6 +59,11 @@ export async function cleanUp(
     exitedAt: timestampFromDate(exit?.exitedAt ?? new Date()),
   });
   return encodeMessage(DeleteResponseSchema, response);
+}
+
+async function removeSocketLinks(bundle: string, { address, namespace, id }: ShimFlags): Promise<void> {
+  const path = await readShimSocket(bundle);
+  if (path !== undefined) await removeLinks({ dir: dirname(path), daemonAddress: address, namespace, id });
 }
 
 function initPid(bundle: string, log: Logger): number {

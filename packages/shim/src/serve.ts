@@ -1,6 +1,8 @@
 import { chmod, mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { encodeText } from "@stevedore/base/bytes";
+import { messageOf } from "@stevedore/base/errors";
+import type { Logger } from "@stevedore/base/log";
 import { closeQuietly, isOpen, writeFrom } from "@stevedore/os/fd";
 import {
   openPidfd,
@@ -20,6 +22,7 @@ import type { ShimFlags } from "./flags.ts";
 import { lazyMethods } from "./lazy-service.ts";
 import { shimLogger } from "./log.ts";
 import type { ExitWatcher } from "./process.ts";
+import { SocketLinks } from "./socket-links.ts";
 import { READY, READY_FD } from "./start.ts";
 import { TaskService } from "./task-service.ts";
 
@@ -71,12 +74,15 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
     env: environment,
     log,
   });
+  const { socket, debugSocket, address: daemonAddress } = flags;
+  const links = shared ? new SocketLinks({ socket, debugSocket, daemonAddress, namespace }) : undefined;
   tasks = new TaskService({
     shim: { namespace, exits, log, env: environment },
     events,
     // The end of one container is not the end of a shared shim.
     shimId: shared ? undefined : id,
     shutdown: () => stopped.resolve(),
+    ...(links === undefined ? {} : { links }),
   });
   const service = tasks;
   const server = new Server({
@@ -100,6 +106,7 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
     }),
   );
   const listener = await listen(flags.socket, server);
+  await using _debug = await listenForDebug(flags.debugSocket, log);
   tellReady(READY);
   // The daemon takes some milliseconds to connect: what its first calls need is loaded meanwhile.
   void warmUp();
@@ -114,8 +121,8 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
   // The answer to the shutdown call itself is still to be sent.
   await server.shutdown(AbortSignal.timeout(SHUTDOWN_TIMEOUT_MS));
   await events.close(SHUTDOWN_TIMEOUT_MS);
+  await links?.settled();
   await removeQuietly(flags.socket);
-  if (flags.debugSocket !== "") await removeQuietly(flags.debugSocket);
   return 0;
 }
 
@@ -124,6 +131,19 @@ async function listen(path: string, server: Server): Promise<{ stop(): void }> {
   const listener = listenUnix(path, { credentials: peerCredentials, accept: (carrier) => server.serve(carrier) });
   await chmod(path, 0o600);
   return listener;
+}
+
+/** Serves profiles where `ctr shim pprof` looks for them. A shim without that is still a shim. */
+async function listenForDebug(address: string, log: Logger): Promise<AsyncDisposable | undefined> {
+  if (address === "") return undefined;
+  try {
+    const { serveDebug } = await import("@stevedore/debug/server");
+    const [uid, gid] = [process.geteuid?.() ?? 0, process.getegid?.() ?? 0];
+    return await serveDebug({ address, uid, gid, mode: 0o600, profiles: true, log });
+  } catch (error) {
+    log.warn("failed to serve the debug socket", { address, error: messageOf(error) });
+    return undefined;
+  }
 }
 
 /** Tells the process that started us; nobody is there when we were started by hand. */

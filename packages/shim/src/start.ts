@@ -99,13 +99,17 @@ export async function start(options: StartOptions): Promise<Uint8Array | string>
   const named = bootstrap.kind === "params" ? bootstrap.socketDir : "";
   const dir = named === "" ? DEFAULT_SOCKET_DIR : named;
   if (named !== "") await linkSocketDir(bundle, named);
-  const address = socketAddress({ dir, daemonAddress: flags.address, namespace: flags.namespace, id: group });
+  const name = { dir, daemonAddress: flags.address, namespace: flags.namespace, id: group };
+  const address = socketAddress(name);
   const path = socketPath(address);
   const { isListening, removeStaleSocket } = await import("@stevedore/os/socket");
   if (!isListening(path)) {
     removeStaleSocket(path);
     const ttrpcAddress = bootstrap.kind === "params" ? bootstrap.ttrpcAddress : "";
-    await launch({ ...options, flags: { ...flags, socket: path, bundle }, ttrpcAddress, runtime: bootstrap.options });
+    // As the peer's: a shim that is to say more has a socket for profiles as well, named like its own.
+    const debugSocket = flags.debug ? socketPath(socketAddress({ ...name, debug: true })) : "";
+    const served = { ...flags, socket: path, debugSocket, bundle };
+    await launch({ ...options, flags: served, ttrpcAddress, runtime: bootstrap.options });
   }
   if (bootstrap.kind === "params") return encodeResult(address);
   await writeAddress(bundle, address);
@@ -199,6 +203,7 @@ function serveArguments(flags: ShimFlags): string[] {
     ...(flags.debug ? ["-debug"] : []),
     "-socket",
     flags.socket,
+    ...(flags.debugSocket === "" ? [] : ["-debug-socket", flags.debugSocket]),
     "-bundle",
     flags.bundle,
   ];

@@ -6,6 +6,7 @@ import { Container } from "./container.ts";
 import type { EventPublisher } from "./events.ts";
 import { type AnyBytes, decodeCheckpointOptions, decodeOptions } from "./options.ts";
 import type { ContainerProcess, ProcessEnd, ProcessStatus, ShimContext } from "./process.ts";
+import type { SocketLinks } from "./socket-links.ts";
 
 /**
  * The task service of a shim, for all versions of the API: its messages are read by shape, and Task v2 and v3 have the
@@ -75,6 +76,8 @@ export interface TaskServiceOptions {
   readonly events: EventPublisher;
   /** Id of the container whose end ends all others of the shim; undefined when there is no such container. */
   readonly shimId: string | undefined;
+  /** Told of the containers that come and go. */
+  readonly links?: Pick<SocketLinks, "add" | "remove">;
   /** Called once when a shutdown was asked for and no container is left. */
   readonly shutdown: () => void;
 }
@@ -84,6 +87,7 @@ export class TaskService {
   readonly #events: EventPublisher;
   readonly #shimId: string | undefined;
   readonly #shutdown: () => void;
+  readonly #links: TaskServiceOptions["links"];
   readonly #containers = new Map<string, Container>();
   readonly #creating = new Set<string>();
 
@@ -92,6 +96,7 @@ export class TaskService {
     this.#events = options.events;
     this.#shimId = options.shimId;
     this.#shutdown = options.shutdown;
+    this.#links = options.links;
   }
 
   /** Whether no container is here or being made. */
@@ -124,6 +129,7 @@ export class TaskService {
         this.#shim,
       );
       this.#containers.set(id, container);
+      this.#links?.add(id);
       const { pid } = container.init;
       this.#events.send("TaskCreate", {
         containerId: id,
@@ -167,6 +173,7 @@ export class TaskService {
     const exitedAt = timestamp(deleted.end?.exitedAt);
     if (request.execId === "") {
       this.#containers.delete(request.id);
+      this.#links?.remove(request.id);
       this.#events.send("TaskDelete", { containerId: container.id, pid, exitStatus, exitedAt });
     }
     return { pid, exitStatus, exitedAt };
@@ -288,6 +295,7 @@ export class TaskService {
     await init.killAll().catch(failed("kill"));
     await init.runtime.delete(id, true).catch(failed("delete"));
     this.#containers.delete(id);
+    this.#links?.remove(id);
   }
 
   #container(id: string): Container {

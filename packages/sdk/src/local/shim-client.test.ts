@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
-import { ShimClient, shimSockets } from "./shim-client.ts";
+import { ShimClient } from "./shim-client.ts";
+import { shimDebugSockets, shimSockets } from "./shim-sockets.ts";
 
 const NAME = { id: "c1", address: "", daemonAddress: "/run/containerd/containerd.sock", namespace: "default" };
 const COMPUTED = new Bun.CryptoHasher("sha256").update("/run/containerd/containerd.sock/default/c1").digest("hex");
@@ -23,4 +24,10 @@ test("a shim that is not there is unavailable, and every place that was tried is
   await expect(ShimClient.connect({ ...NAME, id: "" }, signal)).rejects.toMatchObject({
     errorClass: "invalid-argument",
   });
+});
+
+test("the debug socket is named after the id, beside the address that is given", () => {
+  const named = new Bun.CryptoHasher("sha256").update("/run/containerd/containerd.sock/default/c1/debug").digest("hex");
+  expect(shimDebugSockets(NAME)).toEqual([`/run/containerd/s/${named}`]);
+  expect(shimDebugSockets({ ...NAME, address: "unix:///a/b" })).toEqual([`/a/${named}`, `/run/containerd/s/${named}`]);
 });

@@ -1,42 +1,13 @@
 /** Talks to a shim past the daemon, for people who look into one. */
-import { createHash } from "node:crypto";
-import { join } from "node:path";
 import { classified, isErrorClass } from "@stevedore/base";
 import type { AnyValue, TaskIO } from "@stevedore/core";
 import type { StateResponse } from "@stevedore/wire/gen/light/containerd/task/v3/shim_pb";
 import { type CallOptions, createClient, type Transport } from "@stevedore/wire/rpc/index";
 import { dialTtrpc } from "@stevedore/wire/ttrpc-dial";
-
-/** Where shims have their sockets, whatever state folder their daemon has; the default state folder of containerd plus `s`. */
-const SOCKET_FOLDER = "/run/containerd/s";
-
-/** Where shims had their abstract sockets before containerd 1.4. */
-const OLD_SOCKET_FOLDER = "/containerd-shim";
+import { type ShimName, shimSockets } from "./shim-sockets.ts";
 
 /** Versions of the task API that shims speak; their messages are the same. */
 export type TaskApiVersion = 2 | 3;
-
-/** Which shim. At least one of `id` and `address` is not empty. */
-export interface ShimName {
-  /** Id of the container or of the group that shares the shim; "" when the address says it. */
-  readonly id: string;
-  /** Path of the shim's socket, with or without `unix://`; "" to compute it from the rest. */
-  readonly address: string;
-  /** gRPC address of the daemon that started the shim, spelled as the daemon was told it. */
-  readonly daemonAddress: string;
-  readonly namespace: string;
-}
-
-/** The sockets a shim may listen on, in the order they are tried; a leading `@` names an abstract one. */
-export function shimSockets(name: ShimName): readonly string[] {
-  const { id, address, daemonAddress, namespace } = name;
-  const given = address === "" ? [] : [address.startsWith("unix://") ? address.slice("unix://".length) : address];
-  if (id === "") return given;
-  const digest = createHash("sha256")
-    .update(join(daemonAddress, namespace, id))
-    .digest("hex");
-  return [...given, `${SOCKET_FOLDER}/${digest}`, `@${join(OLD_SOCKET_FOLDER, namespace, id, "shim.sock")}`];
-}
 
 /** A process to be added to a container by its shim. */
 export interface ShimExec {

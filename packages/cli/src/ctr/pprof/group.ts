@@ -12,19 +12,27 @@ export const command: CommandGroup<CtrGlobals> = {
     }),
   },
   commands: [
-    { names: ["block"], usage: "goroutine blocking profile", load: async () => (await import("./kinds.ts")).block },
+    {
+      names: ["block"],
+      usage: "goroutine blocking profile",
+      load: async () => (await import("./daemon.ts")).commands.block,
+    },
     {
       names: ["goroutines"],
       usage: "dump goroutine stack dump",
-      load: async () => (await import("./kinds.ts")).goroutines,
+      load: async () => (await import("./daemon.ts")).commands.goroutines,
     },
-    { names: ["heap"], usage: "dump heap profile", load: async () => (await import("./kinds.ts")).heap },
-    { names: ["profile"], usage: "CPU profile", load: async () => (await import("./kinds.ts")).profile },
+    { names: ["heap"], usage: "dump heap profile", load: async () => (await import("./daemon.ts")).commands.heap },
+    { names: ["profile"], usage: "CPU profile", load: async () => (await import("./daemon.ts")).commands.profile },
     {
       names: ["threadcreate"],
       usage: "goroutine thread creating profile",
-      load: async () => (await import("./kinds.ts")).threadcreate,
+      load: async () => (await import("./daemon.ts")).commands.threadcreate,
     },
-    { names: ["trace"], usage: "collect execution trace", load: async () => (await import("./kinds.ts")).trace },
+    {
+      names: ["trace"],
+      usage: "collect execution trace",
+      load: async () => (await import("./daemon.ts")).commands.trace,
+    },
   ],
 };

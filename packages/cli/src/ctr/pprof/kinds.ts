@@ -1,6 +1,7 @@
-/** The kinds of profiles that `ctr pprof` fetches from a daemon's debug socket. */
+/** The kinds of profiles that `ctr pprof` and `ctr shim pprof` fetch from a debug socket. */
+import { existsSync } from "node:fs";
 import { classified, messageOf } from "@stevedore/base";
-import type { Command } from "../../kit/command.ts";
+import type { Command, RawInvocation } from "../../kit/command.ts";
 import { durationFlag, intFlag } from "../../kit/flags.ts";
 import { ctrCommand } from "../define.ts";
 import type { CtrGlobals } from "../globals.ts";
@@ -8,22 +9,20 @@ import type { CtrGlobals } from "../globals.ts";
 /** How much of a refusal's text an error shows. */
 const SHOWN_ERROR_LENGTH = 2048;
 
-type Parents = ReadonlyMap<string, Readonly<Record<string, unknown>>>;
-
-function debugSocket(parents: Parents): string {
-  const path = parents.get("pprof")?.["debugSocket"];
-  if (typeof path !== "string" || path === "") throw new Error("debug socket path must be provided");
-  return path;
-}
+/** Where the process that is looked into may serve its profiles, in the order they are tried. At least one. */
+export type DebugSockets = (
+  call: Pick<RawInvocation<CtrGlobals>, "globals" | "parents">,
+) => readonly [string, ...string[]];
 
 interface Fetched {
-  readonly socket: string;
+  readonly sockets: readonly [string, ...string[]];
   readonly path: string;
   readonly signal: AbortSignal;
   readonly write: (chunk: Uint8Array) => void;
 }
 
-async function fetchProfile({ socket, path, signal, write }: Fetched): Promise<void> {
+async function fetchProfile({ sockets, path, signal, write }: Fetched): Promise<void> {
+  const socket = sockets.find((one) => existsSync(one)) ?? sockets[0];
   let response: Response;
   try {
     response = await fetch(`http://localhost${path}`, { unix: socket, signal });
@@ -40,7 +39,7 @@ async function fetchProfile({ socket, path, signal, write }: Fetched): Promise<v
   for await (const chunk of body) write(chunk);
 }
 
-function snapshotKind(kind: string, debug: number): Command<CtrGlobals> {
+function snapshotKind(sockets: DebugSockets, kind: string, debug = 0): Command<CtrGlobals> {
   return ctrCommand({
     flags: {
       debug: intFlag("debug", "output format, value = 0: binary, value > 0: plaintext", {
@@ -48,39 +47,51 @@ function snapshotKind(kind: string, debug: number): Command<CtrGlobals> {
         unsigned: true,
       }),
     },
-    action: async ({ flags, io, parents }) => {
+    action: async (call) => {
       await fetchProfile({
-        socket: debugSocket(parents),
-        path: `/debug/pprof/${kind}?debug=${flags.debug}`,
-        signal: io.signal,
-        write: (chunk) => io.stdout.write(chunk),
+        sockets: sockets(call),
+        path: `/debug/pprof/${kind}?debug=${call.flags.debug}`,
+        signal: call.io.signal,
+        write: (chunk) => call.io.stdout.write(chunk),
       });
       return 0;
     },
   });
 }
 
-function timedKind(kind: string, of: { readonly usage: string; readonly initialMs: number }): Command<CtrGlobals> {
+function timedKind(
+  sockets: DebugSockets,
+  kind: string,
+  of: { readonly usage: string; readonly initialMs: number },
+): Command<CtrGlobals> {
   return ctrCommand({
     flags: {
       seconds: durationFlag("seconds", of.usage, { aliases: ["s"], initialMs: of.initialMs }),
       debug: intFlag("debug", "output format, value = 0: binary, value > 0: plaintext", { unsigned: true }),
     },
-    action: async ({ flags, io, parents }) => {
+    action: async (call) => {
+      const { seconds, debug } = call.flags;
       await fetchProfile({
-        socket: debugSocket(parents),
-        path: `/debug/pprof/${kind}?seconds=${flags.seconds / 1000}&debug=${flags.debug}`,
-        signal: io.signal,
-        write: (chunk) => io.stdout.write(chunk),
+        sockets: sockets(call),
+        path: `/debug/pprof/${kind}?seconds=${seconds / 1000}&debug=${debug}`,
+        signal: call.io.signal,
+        write: (chunk) => call.io.stdout.write(chunk),
       });
       return 0;
     },
   });
 }
 
-export const block = snapshotKind("block", 0);
-export const goroutines = snapshotKind("goroutine", 2);
-export const heap = snapshotKind("heap", 0);
-export const threadcreate = snapshotKind("threadcreate", 0);
-export const profile = timedKind("profile", { usage: "duration for collection (seconds)", initialMs: 30_000 });
-export const trace = timedKind("trace", { usage: "trace time (seconds)", initialMs: 5000 });
+/** One command a kind, for processes that are found by `sockets`. */
+export function profileCommands(sockets: DebugSockets): Readonly<Record<ProfileName, Command<CtrGlobals>>> {
+  return {
+    block: snapshotKind(sockets, "block"),
+    goroutines: snapshotKind(sockets, "goroutine", 2),
+    heap: snapshotKind(sockets, "heap"),
+    threadcreate: snapshotKind(sockets, "threadcreate"),
+    profile: timedKind(sockets, "profile", { usage: "duration for collection (seconds)", initialMs: 30_000 }),
+    trace: timedKind(sockets, "trace", { usage: "trace time (seconds)", initialMs: 5000 }),
+  };
+}
+
+type ProfileName = "block" | "goroutines" | "heap" | "profile" | "threadcreate" | "trace";

@@ -9,38 +9,32 @@ export const command: CommandGroup<CtrGlobals> = {
     {
       names: ["block"],
       usage: "goroutine blocking profile",
-      load: async () =>
-        (await import("../../define.ts")).missingCommand("ctr shim pprof block", "a debug socket in shims"),
+      load: async () => (await import("./shim.ts")).commands.block,
     },
     {
       names: ["goroutines"],
       usage: "dump goroutine stack dump",
-      load: async () =>
-        (await import("../../define.ts")).missingCommand("ctr shim pprof goroutines", "a debug socket in shims"),
+      load: async () => (await import("./shim.ts")).commands.goroutines,
     },
     {
       names: ["heap"],
       usage: "dump heap profile",
-      load: async () =>
-        (await import("../../define.ts")).missingCommand("ctr shim pprof heap", "a debug socket in shims"),
+      load: async () => (await import("./shim.ts")).commands.heap,
     },
     {
       names: ["profile"],
       usage: "CPU profile",
-      load: async () =>
-        (await import("../../define.ts")).missingCommand("ctr shim pprof profile", "a debug socket in shims"),
+      load: async () => (await import("./shim.ts")).commands.profile,
     },
     {
       names: ["threadcreate"],
       usage: "goroutine thread creating profile",
-      load: async () =>
-        (await import("../../define.ts")).missingCommand("ctr shim pprof threadcreate", "a debug socket in shims"),
+      load: async () => (await import("./shim.ts")).commands.threadcreate,
     },
     {
       names: ["trace"],
       usage: "collects execution trace",
-      load: async () =>
-        (await import("../../define.ts")).missingCommand("ctr shim pprof trace", "a debug socket in shims"),
+      load: async () => (await import("./shim.ts")).commands.trace,
     },
   ],
 };

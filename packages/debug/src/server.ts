@@ -9,6 +9,8 @@ export interface DebugServerOptions {
   readonly address: string;
   readonly uid: number;
   readonly gid: number;
+  /** Of the socket; containerd's 0660 when absent. */
+  readonly mode?: number;
   /** Serve `/debug/pprof/`. */
   readonly profiles: boolean;
   readonly log: Logger;
@@ -38,7 +40,7 @@ const MISSING: Readonly<Record<string, string>> = {
  * @throws failed-precondition when another process answers on the socket; already-exists for a file that is no socket
  */
 export async function serveDebug(options: DebugServerOptions): Promise<AsyncDisposable> {
-  const { address, uid, gid, log } = options;
+  const { address, uid, gid, log, mode = SOCKET_MODE } = options;
   if (isListening(address)) {
     throw classified("failed-precondition", `listen on ${address}: another process answers there: failed precondition`);
   }
@@ -56,7 +58,7 @@ export async function serveDebug(options: DebugServerOptions): Promise<AsyncDisp
         return answer(request, options.profiles);
       },
     });
-    await chmod(join(hidden, "s"), SOCKET_MODE);
+    await chmod(join(hidden, "s"), mode);
     await chown(join(hidden, "s"), uid, gid);
     await rename(join(hidden, "s"), address);
     log.info("serving...", { address });
