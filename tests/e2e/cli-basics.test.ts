@@ -1,4 +1,5 @@
 import { expect } from "bun:test";
+import { digestOf } from "../harness/images.ts";
 import { row } from "../harness/row.ts";
 
 const columns = (text: string): string[] => (text.split("\n")[0] ?? "").trim().split(/\s+/);
@@ -183,6 +184,43 @@ row(
     const missing = await t.ctr("content", "get", digest);
     expect(missing.code).toBe(1);
     expect(missing.stderr).toContain("not found");
+  },
+);
+
+row(
+  "C20",
+  "content that is not what it should be is refused, and its ingest kept",
+  {
+    covers: ["flag:ctr content ingest --expected-digest", "flag:ctr content ingest --expected-size"],
+    // No command ends the ingests it leaves.
+    ownDaemon: true,
+  },
+  async (t) => {
+    // Nobody else's: a blob that is there already needs no bytes.
+    const right = `right ${t.namespace}`;
+    const digest = digestOf(Buffer.from(right));
+    const size = String(right.length);
+    const other = right.toUpperCase();
+    const put = async (ref: string, stdin: string, ...flags: string[]) =>
+      t.ctrWith({ stdin }, "content", "ingest", ...flags, t.id(ref));
+    const wrong = await put("wrong", other, "--expected-digest", digest);
+    expect([wrong.code, wrong.stderr]).toEqual([
+      1,
+      `ctr: failed commit on ref "${t.id("wrong")}": commit failed: unexpected commit digest ${digestOf(Buffer.from(other))}, expected ${digest}: failed precondition\n`,
+    ]);
+    const long = await put("long", `${right}!`, "--expected-digest", digest, "--expected-size", size);
+    expect([long.code, long.stderr]).toEqual([
+      1,
+      `ctr: failed commit on ref "${t.id("long")}": commit failed: "${t.id("long")}" failed size validation: ${right.length + 1} != ${size}: failed precondition\n`,
+    ]);
+    const short = await put("short", right.slice(1), "--expected-digest", digest, "--expected-size", size);
+    expect([short.code, short.stderr]).toEqual([1, "ctr: failed to read expected number of bytes: unexpected EOF\n"]);
+    expect(await t.must("content", "ls", "-q")).toBe("");
+    const active = await t.must("content", "active");
+    for (const ref of ["wrong", "long", "short"]) expect(active).toContain(t.id(ref));
+    // What came is not lost, and does not get in the way of what is right.
+    expect((await put("right", right, "--expected-digest", digest, "--expected-size", size)).code).toBe(0);
+    expect(await t.must("content", "get", digest)).toBe(right);
   },
 );
 

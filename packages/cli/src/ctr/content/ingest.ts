@@ -1,4 +1,4 @@
-import { classified, isErrorClass } from "@stevedore/base";
+import { classified, isErrorClass, withContext } from "@stevedore/base";
 import { intFlag, stringFlag } from "../../kit/flags.ts";
 import { ctrCommand } from "../define.ts";
 
@@ -38,9 +38,15 @@ export const command = ctrCommand({
           `ingest ${ref}: ${offset} bytes are there already and standard input has ${skip} fewer; begin again with another reference: failed precondition`,
         );
       }
-      await writer.commit(context, {
+      if (writer.status().offset < flags.expectedSize) {
+        throw classified("unknown", "failed to read expected number of bytes: unexpected EOF");
+      }
+      const expected = {
         ...(flags.expectedSize > 0 ? { size: flags.expectedSize } : {}),
         ...(flags.expectedDigest === "" ? {} : { expected: flags.expectedDigest }),
+      };
+      await writer.commit(context, expected).catch((error: unknown) => {
+        throw withContext(`failed commit on ref ${JSON.stringify(ref)}: commit failed`, error);
       });
     } catch (error) {
       if (!isErrorClass(error, "already-exists")) throw error;
