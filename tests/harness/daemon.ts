@@ -194,10 +194,10 @@ export class Daemon implements AsyncDisposable {
   }
 
   /** Starts a ctr that goes on, for events or an attached task. The caller stops it. */
-  startCtr(client: Maker, namespace: string, args: readonly string[]): Running {
+  startCtr(client: Maker, namespace: string, args: readonly string[], options: Pick<ExecOptions, "env"> = {}): Running {
     this.#namespaces.add(namespace);
     return start([program(client, "ctr"), "--address", this.address, "--namespace", namespace, ...args], {
-      env: { PATH: `${join(this.dir, "bin")}:${SYSTEM_PATH}` },
+      env: { PATH: `${join(this.dir, "bin")}:${SYSTEM_PATH}`, ...options.env },
     });
   }
 

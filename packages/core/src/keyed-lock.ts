@@ -17,6 +17,8 @@ export class KeyedLock {
         await (signal === undefined ? before : abortable(before, signal));
       } catch (error) {
         resolve();
+        // Nobody comes after us: the key goes when those before us have.
+        void tail.then(release);
         throw error;
       }
     }

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { isErrorClass } from "@stevedore/base/errors";
+import { isErrorClass, messageOf } from "@stevedore/base/errors";
 import { diskUsage, mountAll, removeTree, syncFileSystem, unmount, unmountAll, unmountRecursive } from "./blocking.ts";
 import { isErrno } from "./errno.ts";
 import { MNT, unmountRecursive as unmountNow } from "./mount.ts";
@@ -69,6 +69,25 @@ test("the loop turns while trees are removed; usage counts an inode once", async
   // A blocked loop would have had none in between and one after; more than that is up to the load of the machine.
   expect(beats).toBeGreaterThan(1);
 });
+
+test("usage is told of a tree that is being removed", async () => {
+  for (let round = 0; round < 5; round++) {
+    for (let d = 0; d < 20; d++) {
+      mkdirSync(`${dir}/gone/${d}/sub`, { recursive: true });
+      for (let f = 0; f < 20; f++) writeFileSync(`${dir}/gone/${d}/sub/${f}`, "");
+    }
+    const removed = removeTree(`${dir}/gone`);
+    while (existsSync(`${dir}/gone`)) {
+      // Only the tree itself may be missing.
+      const failure = await diskUsage(`${dir}/gone`).then(
+        () => undefined,
+        (error: unknown) => messageOf(error),
+      );
+      if (failure !== undefined) expect(failure).toMatch(/^open .*gone: no such file or directory$/);
+    }
+    await removed;
+  }
+}, 30_000);
 
 test("a call that has not begun ends with its signal", async () => {
   const abort = new AbortController();

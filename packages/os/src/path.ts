@@ -110,8 +110,10 @@ const DENTS_SIZE = 32_768;
 export function* readDirectory(fd: number): Generator<DirEntry, void, void> {
   const buffer = Buffer.allocUnsafe(DENTS_SIZE);
   for (;;) {
-    const n = check(lib().getdents64(fd, buffer, DENTS_SIZE), "read folder", `descriptor ${fd}`);
-    if (n === 0) return;
+    const n = resultOrErrno(lib().getdents64(fd, buffer, DENTS_SIZE));
+    // ENOENT: it was removed while we held it, and so is empty.
+    if (n === 0 || n === -ERRNO.ENOENT) return;
+    if (n < 0) throw new SyscallError({ syscall: "read folder", errno: -n, target: `descriptor ${fd}` });
     for (let at = 0; at < n; ) {
       const length = buffer.readUInt16LE(at + 16);
       const type = buffer[at + 18] ?? DT.UNKNOWN;

@@ -1,5 +1,7 @@
 import { describe, expect, test } from "bun:test";
-import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { isErrorClass } from "@stevedore/base/errors";
 import { readChunks } from "./io.ts";
 import { getRlimit, RLIMIT } from "./rlimit.ts";
@@ -42,6 +44,17 @@ test("a grandchild that keeps the pipe does not hold the result", async () => {
 });
 
 // The golden state of a child: what design.md "What a child inherits" promises.
+test("a file size limit ends a child by SIGXFSZ, which we ourselves ignore", async () => {
+  const IGNORED = 1n << BigInt(25 - 1);
+  const own = /SigIgn:\s+([0-9a-f]+)/.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "0";
+  expect(BigInt(`0x${own}`) & IGNORED).toBe(IGNORED);
+  const script = "ulimit -f 1; exec dd if=/dev/zero of=file bs=4096 count=1 status=none";
+  const folder = mkdtempSync(join(tmpdir(), "spawn-"));
+  const ran = await runCommand(["sh", "-c", script], { cwd: folder });
+  rmSync(folder, { recursive: true });
+  expect(ran).toMatchObject({ code: 128 + 25, signal: 25 });
+});
+
 test("a child inherits nothing but what is listed", async () => {
   const leaked = openSync("/etc/hostname", "r");
   process.on("SIGUSR2", () => undefined);

@@ -55,6 +55,7 @@ export class EventPublisher {
   #client: Client | undefined;
   #running: Promise<void> | undefined;
   #closing = false;
+  readonly #closed = Promise.withResolvers<void>();
 
   constructor(options: PublisherOptions) {
     this.#options = options;
@@ -76,6 +77,7 @@ export class EventPublisher {
   /** Sends what is queued, for at most `milliseconds`, then closes the connection. */
   async close(milliseconds: number): Promise<void> {
     this.#closing = true;
+    this.#closed.resolve();
     const { settledWithin } = await import("./process.ts");
     if (this.#running !== undefined) await settledWithin(this.#running, milliseconds);
     this.#client?.close();
@@ -99,7 +101,7 @@ export class EventPublisher {
         log.error("forward event", { topic: event.topic, error: messageOf(error) });
       }
       if (retry === MAX_RETRIES || this.#closing) break;
-      await Bun.sleep((retry + 1) * 1000);
+      await Promise.race([Bun.sleep((retry + 1) * 1000), this.#closed.promise]);
     }
     log.error(`evicting ${event.topic} from queue because of retry count`);
   }

@@ -3,18 +3,21 @@ import { dirname, join } from "node:path";
 import { encodeText } from "@stevedore/base/bytes";
 import { messageOf } from "@stevedore/base/errors";
 import type { Logger } from "@stevedore/base/log";
+import { isErrno } from "@stevedore/os/errno";
 import { closeQuietly, isOpen, writeFrom } from "@stevedore/os/fd";
 import {
+  isAlive,
   openPidfd,
   type ProcessExit,
   pidfdExitStatus,
+  processIdentity,
   Reaper,
   setChildSubreaper,
   setProcessName,
   signalPidfd,
 } from "@stevedore/os/process";
 import { peerCredentials } from "@stevedore/os/socket";
-import { listenUnix, Server, sameUser } from "@stevedore/ttrpc";
+import { type Carrier, listenUnix, Server, sameUser } from "@stevedore/ttrpc";
 import { BUNDLE, removeQuietly } from "./bundle.ts";
 import { childEnvironment } from "./environment.ts";
 import { EventPublisher } from "./events.ts";
@@ -23,7 +26,7 @@ import { lazyMethods } from "./lazy-service.ts";
 import { shimLogger } from "./log.ts";
 import type { ExitWatcher } from "./process.ts";
 import { SocketLinks } from "./socket-links.ts";
-import { READY, READY_FD } from "./start.ts";
+import { READY, READY_FD, SHARED_VARIABLE } from "./start.ts";
 import { TaskService } from "./task-service.ts";
 
 /** Methods of the task service, v2 and v3 alike. */
@@ -53,7 +56,9 @@ const SHUTDOWN_TIMEOUT_MS = 5_000;
 /** Serves the task API on the socket until a shutdown is asked for. Returns the exit code. */
 export async function serve(flags: ShimFlags, env: Readonly<Record<string, string | undefined>>): Promise<number> {
   const { namespace, id, bundle } = flags;
-  const shared = env[SHARED_VARIABLE] === "1";
+  const daemonPid = Number(env[SHARED_VARIABLE] ?? "");
+  const shared = daemonPid > 0;
+  const daemon = shared ? processIdentity(daemonPid) : undefined;
   const log = shimLogger({
     // The bundle of the first container may go before others do.
     path: () => join(tasks?.bundle ?? bundle, BUNDLE.log),
@@ -105,9 +110,18 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
       implementation: service,
     }),
   );
-  const listener = await listen(flags.socket, server);
+  let met = false;
+  const listener = await listen(flags.socket, (carrier) => {
+    met = true;
+    server.serve(carrier);
+  });
   await using _debug = await listenForDebug(flags.debugSocket, log);
-  tellReady(READY);
+  if (!tellReady(READY)) {
+    // Who started us is gone, so nobody will learn of our address.
+    listener.stop();
+    await removeQuietly(flags.socket);
+    return 1;
+  }
   // The daemon takes some milliseconds to connect: what its first calls need is loaded meanwhile.
   void warmUp();
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
@@ -115,7 +129,11 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
     process.on(signal, () => log.debug("ignoring signal", { signal }));
   }
   log.debug("serving", { socket: flags.socket, pid: process.pid });
-  using _watch = shared ? endWhenAlone(server, { tasks: service, end: () => stopped.resolve() }) : undefined;
+  using _watch = endWhenAlone(server, {
+    tasks: service,
+    isHasty: () => shared && (met || daemon === undefined || !isAlive(daemon)),
+    end: () => stopped.resolve(),
+  });
   await stopped.promise;
   listener.stop();
   // The answer to the shutdown call itself is still to be sent.
@@ -126,9 +144,9 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
   return 0;
 }
 
-async function listen(path: string, server: Server): Promise<{ stop(): void }> {
+async function listen(path: string, accept: (carrier: Carrier) => void): Promise<{ stop(): void }> {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-  const listener = listenUnix(path, { credentials: peerCredentials, accept: (carrier) => server.serve(carrier) });
+  const listener = listenUnix(path, { credentials: peerCredentials, accept });
   await chmod(path, 0o600);
   return listener;
 }
@@ -146,26 +164,45 @@ async function listenForDebug(address: string, log: Logger): Promise<AsyncDispos
   }
 }
 
-/** Tells the process that started us; nobody is there when we were started by hand. */
-export function tellReady(message: string): void {
-  if (!isOpen(READY_FD)) return;
-  writeFrom(READY_FD, encodeText(message));
-  closeQuietly(READY_FD);
+/**
+ * Tells the process that started us; nobody is there when we were started by hand.
+ *
+ * @returns false when it has ended before we could tell.
+ */
+export function tellReady(message: string): boolean {
+  if (!isOpen(READY_FD)) return true;
+  try {
+    writeFrom(READY_FD, encodeText(message));
+  } catch (error) {
+    if (!isErrno(error, "EPIPE")) throw error;
+    return false;
+  } finally {
+    closeQuietly(READY_FD);
+  }
+  return true;
 }
 
-/** A shim that the daemon shares among containers is told so by this variable. */
-const SHARED_VARIABLE = "STEVEDORE_SHARED_SHIM";
-
-/** How often a shared shim looks whether it is alone, and how many looks in a row must say so. */
+/** How often a shim looks whether it is alone. */
 const ALONE_CHECK_MS = 1_000;
+
+/** Looks in a row that must say so of a shared shim, which its daemon leaves without a word. */
 const ALONE_CHECKS = 2;
 
-/** Ends a shared shim that has neither containers nor a daemon: nobody else would. */
-function endWhenAlone(server: Server, watched: { readonly tasks: TaskService; readonly end: () => void }): Disposable {
+/**
+ * The same for a shim that nobody has connected to yet, and for one that a daemon ends by a call: its daemon may be slow,
+ * or come back.
+ */
+const ALONE_CHECKS_PATIENT = 30;
+
+/** Ends a shim that has neither containers nor a daemon: nobody else would. */
+function endWhenAlone(
+  server: Server,
+  watched: { readonly tasks: TaskService; readonly isHasty: () => boolean; readonly end: () => void },
+): Disposable {
   let alone = 0;
   const timer = setInterval(() => {
     alone = server.connections === 0 && watched.tasks.isEmpty ? alone + 1 : 0;
-    if (alone >= ALONE_CHECKS) watched.end();
+    if (alone >= (watched.isHasty() ? ALONE_CHECKS : ALONE_CHECKS_PATIENT)) watched.end();
   }, ALONE_CHECK_MS);
   return { [Symbol.dispose]: () => clearInterval(timer) };
 }

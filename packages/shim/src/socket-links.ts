@@ -77,7 +77,6 @@ export async function removeLinks(name: SocketName): Promise<void> {
 }
 
 async function linkTo(target: string, path: string): Promise<void> {
-  // The shim is named after its first container, whose path is the socket itself.
   if (target === path) return;
   await removeLink(path);
   await symlink(target, path);

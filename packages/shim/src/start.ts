@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { basename } from "node:path";
 import { concatBytes, decodeText } from "@stevedore/base/bytes";
 import { classified, messageOf, withContext } from "@stevedore/base/errors";
@@ -6,6 +7,9 @@ import { linkSocketDir, readSpecFacts, writeAddress } from "./bundle.ts";
 import type { ShimFlags } from "./flags.ts";
 import { type AnyBytes, decodeOptions, OPTIONS_TYPE, typeName } from "./options.ts";
 import { DEFAULT_SOCKET_DIR, socketAddress, socketPath } from "./socket-address.ts";
+
+/** A shim that the daemon shares among containers is told so by this variable: the daemon's pid. */
+export const SHARED_VARIABLE = "STEVEDORE_SHARED_SHIM";
 
 /** Descriptor on which the serving process tells that it listens. */
 export const READY_FD = 3;
@@ -99,7 +103,9 @@ export async function start(options: StartOptions): Promise<Uint8Array | string>
   const named = bootstrap.kind === "params" ? bootstrap.socketDir : "";
   const dir = named === "" ? DEFAULT_SOCKET_DIR : named;
   if (named !== "") await linkSocketDir(bundle, named);
-  const name = { dir, daemonAddress: flags.address, namespace: flags.namespace, id: group };
+  // The daemon says who is in a shared shim: one that is about to end, or full, must not be found by the id it began with.
+  const id = (env[SHARED_VARIABLE] ?? "") !== "" ? `${group}/${randomUUID()}` : group;
+  const name = { dir, daemonAddress: flags.address, namespace: flags.namespace, id };
   const address = socketAddress(name);
   const path = socketPath(address);
   const { isListening, removeStaleSocket } = await import("@stevedore/os/socket");

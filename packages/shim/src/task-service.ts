@@ -89,7 +89,8 @@ export class TaskService {
   readonly #shutdown: () => void;
   readonly #links: TaskServiceOptions["links"];
   readonly #containers = new Map<string, Container>();
-  readonly #creating = new Set<string>();
+  /** Ids that are being made, with a promise of the end of that. Calls for them wait. */
+  readonly #creating = new Map<string, Promise<void>>();
 
   constructor(options: TaskServiceOptions) {
     this.#shim = options.shim;
@@ -114,7 +115,8 @@ export class TaskService {
     if (this.#containers.has(id) || this.#creating.has(id)) {
       throw classified("already-exists", `container ${id}: already exists`);
     }
-    this.#creating.add(id);
+    const made = Promise.withResolvers<void>();
+    this.#creating.set(id, made.promise);
     try {
       const container = await Container.create(
         {
@@ -143,11 +145,12 @@ export class TaskService {
       return { pid };
     } finally {
       this.#creating.delete(id);
+      made.resolve();
     }
   }
 
   async start(request: ProcessTarget): Promise<{ pid: number }> {
-    const container = this.#container(request.id);
+    const container = await this.#container(request.id);
     const containerId = container.id;
     if (request.execId !== "") {
       const { execId } = request;
@@ -166,7 +169,7 @@ export class TaskService {
   }
 
   async delete(request: ProcessTarget): Promise<{ pid: number; exitStatus: number; exitedAt: TimeFields }> {
-    const container = this.#container(request.id);
+    const container = await this.#container(request.id);
     const deleted = await container.delete(request.execId);
     const { pid } = deleted;
     const exitStatus = deleted.end?.status ?? 0;
@@ -180,7 +183,7 @@ export class TaskService {
   }
 
   async exec(request: ExecRequest): Promise<Record<string, never>> {
-    const container = this.#container(request.id);
+    const container = await this.#container(request.id);
     container.addExec({
       id: request.execId,
       names: streams(request),
@@ -193,12 +196,12 @@ export class TaskService {
   async resizePty(
     request: ProcessTarget & { readonly width: number; readonly height: number },
   ): Promise<Record<string, never>> {
-    await this.#process(request).resize(request);
+    await (await this.#process(request)).resize(request);
     return {};
   }
 
   async state(request: ProcessTarget): Promise<Omit<StateAnswer, "$typeName" | "$unknown">> {
-    const container = this.#container(request.id);
+    const container = await this.#container(request.id);
     const found = container.process(request.execId);
     return {
       id: found.id,
@@ -212,14 +215,14 @@ export class TaskService {
   }
 
   async pause(request: Target): Promise<Record<string, never>> {
-    const container = this.#container(request.id);
+    const container = await this.#container(request.id);
     await container.init.pause();
     this.#events.send("TaskPaused", { containerId: container.id });
     return {};
   }
 
   async resume(request: Target): Promise<Record<string, never>> {
-    const container = this.#container(request.id);
+    const container = await this.#container(request.id);
     await container.init.resume();
     this.#events.send("TaskResumed", { containerId: container.id });
     return {};
@@ -228,12 +231,12 @@ export class TaskService {
   async kill(
     request: ProcessTarget & { readonly signal: number; readonly all: boolean },
   ): Promise<Record<string, never>> {
-    await this.#process(request).kill(request.signal, request.all);
+    await (await this.#process(request)).kill(request.signal, request.all);
     return {};
   }
 
   async pids(request: Target): Promise<{ processes: { pid: number; info?: AnyBytes }[] }> {
-    const container = this.#container(request.id);
+    const container = await this.#container(request.id);
     const { execs } = container;
     const pids = await container.init.runtime.ps(container.id);
     const processes = pids.map(async (pid) => {
@@ -244,7 +247,7 @@ export class TaskService {
   }
 
   async closeIO(request: ProcessTarget & { readonly stdin: boolean }): Promise<Record<string, never>> {
-    const found = this.#process(request);
+    const found = await this.#process(request);
     if (request.stdin) found.closeStdin();
     return {};
   }
@@ -252,33 +255,36 @@ export class TaskService {
   async checkpoint(
     request: Target & { readonly path: string; readonly options?: AnyBytes | undefined },
   ): Promise<Record<string, never>> {
-    const { init } = this.#container(request.id);
+    const { init } = await this.#container(request.id);
     await init.checkpoint(request.path, await decodeCheckpointOptions(request.options));
     return {};
   }
 
   async update(request: Target & { readonly resources?: AnyBytes | undefined }): Promise<Record<string, never>> {
-    await this.#container(request.id).init.update(request.resources?.value ?? new Uint8Array());
+    await (await this.#container(request.id)).init.update(request.resources?.value ?? new Uint8Array());
     return {};
   }
 
   async wait(request: ProcessTarget): Promise<{ exitStatus: number; exitedAt: TimeFields }> {
-    const { status, exitedAt } = await this.#process(request).ended;
+    const { status, exitedAt } = await (await this.#process(request)).ended;
     return { exitStatus: status, exitedAt: timestamp(exitedAt) };
   }
 
   async stats(request: Target): Promise<{ stats: AnyBytes }> {
-    const { cgroup } = this.#container(request.id);
+    const { cgroup } = await this.#container(request.id);
     if (cgroup === undefined) throw classified("not-found", "cgroup does not exist: not found");
     const { readStats } = await import("./stats.ts");
     return { stats: await readStats(cgroup) };
   }
 
   async connect(request: Target): Promise<{ shimPid: number; taskPid: number; version: string }> {
+    await this.#creating.get(request.id);
     return { shimPid: process.pid, taskPid: this.#containers.get(request.id)?.init.pid ?? 0, version: "" };
   }
 
   async shutdown(request: Target): Promise<Record<string, never>> {
+    // What is being made is there in a moment, or has failed.
+    await Promise.all(this.#creating.values());
     // The end of the container a shim was made for ends the whole group.
     if (request.id === this.#shimId)
       for (const container of this.#containers.values()) await this.#endContainer(container);
@@ -298,14 +304,17 @@ export class TaskService {
     this.#links?.remove(id);
   }
 
-  #container(id: string): Container {
+  /** Waits for the making of it: whoever gives up a create must be able to delete what comes of it. */
+  async #container(id: string): Promise<Container> {
+    const making = this.#creating.get(id);
+    if (making !== undefined) await making;
     const found = this.#containers.get(id);
     if (found === undefined) throw classified("not-found", "container not created: not found");
     return found;
   }
 
-  #process(target: ProcessTarget): ContainerProcess {
-    return this.#container(target.id).process(target.execId);
+  async #process(target: ProcessTarget): Promise<ContainerProcess> {
+    return (await this.#container(target.id)).process(target.execId);
   }
 
   #watchInit(container: Container): void {

@@ -40,7 +40,7 @@ class Exchange implements Pick<EventExchange, "publish" | "subscribe"> {
     let at = this.seen.length;
     while (!context.signal.aborted) {
       for (let next = this.seen[at]; next !== undefined; next = this.seen[++at]) {
-        if (next.topic === "/tasks/exit") yield next;
+        if (next.topic === "/tasks/exit" || next.topic === "/tasks/delete") yield next;
       }
       await new Promise<void>((resolve) => {
         this.#wakers.add(resolve);

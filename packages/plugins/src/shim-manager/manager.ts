@@ -1,4 +1,4 @@
-import { readdir, realpath, writeFile } from "node:fs/promises";
+import { lstat, readdir, realpath, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import {
@@ -28,6 +28,7 @@ import type {
   ExitRecord,
   ProcessRef,
   ProcessState,
+  TaskIO,
   TaskManager,
   TaskMetric,
 } from "@stevedore/core";
@@ -35,6 +36,8 @@ import { matcher } from "@stevedore/core/filters";
 import { validateIdentifier } from "@stevedore/core/identifiers";
 import { KeyedLock } from "@stevedore/core/keyed-lock";
 import { removeTree } from "@stevedore/os/blocking";
+import { openFifoBoth } from "@stevedore/os/fifo";
+import { isListening, removeStaleSocket } from "@stevedore/os/socket";
 import { TaskDeleteSchema, TaskExitSchema } from "@stevedore/wire/gen/containerd/events/task_pb";
 import { OptionsSchema } from "@stevedore/wire/gen/containerd/runc/v1/options_pb";
 import type { StateResponse as StateResponseV2 } from "@stevedore/wire/gen/containerd/task/v2/shim_pb";
@@ -59,6 +62,7 @@ import { type DeadExit, ShimBinary, type ShimCallSettings } from "./shim-binary.
 import { isConnectionGone, ShimConnection, type TaskCall } from "./shim-client.ts";
 import { readShimLog, type ShimLogSink } from "./shim-log.ts";
 import { TaskEntry, TaskTable } from "./task-entry.ts";
+import { untilAborted } from "./until-aborted.ts";
 
 /** Limits in milliseconds, as `[timeouts]` of the config names them. The defaults are the peer's. */
 export interface ShimTimeouts {
@@ -104,8 +108,19 @@ const MAX_SOCKET_DIR = 42;
 /** Where shims listen when the daemon's state folder has too long a name; the peer's folder. */
 const FALLBACK_SOCKET_DIR = "/run/containerd/s";
 
+/**
+ * How long a create that its caller gave up may take to end, milliseconds: what it makes is taken down after, and a runtime
+ * on a machine with too much to do takes its time.
+ */
+const ABANDONED_CREATE_MS = 30_000;
+
+/** How long a delete waits for its shim to have told everybody, so that what a client deletes next is told of later. */
+const DELETE_EVENT_MS = 500;
+
 /** The status of an exit that nobody saw. */
 const UNKNOWN_STATUS = 255;
+
+const UNIX = "unix://";
 
 /**
  * Tasks by shims: one shim process per task, started by its runtime's binary and spoken to by ttrpc.
@@ -125,6 +140,8 @@ export class ShimTaskManager implements TaskManager {
   readonly #stop = new AbortController();
   #scanned: Promise<void> = Promise.resolve();
   #following: Promise<void> = Promise.resolve();
+  /** Creates and deletes that run; their callers may be gone. */
+  readonly #working = new Set<Promise<unknown>>();
   readonly #runtimePaths = new Map<string, string>();
 
   constructor(options: ShimManagerOptions) {
@@ -153,6 +170,7 @@ export class ShimTaskManager implements TaskManager {
 
   /** Leaves all shims running and closes the connections to them. */
   async close(): Promise<void> {
+    await this.#workDone();
     this.#stop.abort();
     for (const entry of this.#table.list()) {
       entry.deleted = true;
@@ -173,11 +191,8 @@ export class ShimTaskManager implements TaskManager {
     const key = `${namespace}/${id}`;
     if (this.#table.get(namespace, id) !== undefined || this.#creating.has(key)) throw exists();
     this.#creating.add(key);
-    try {
-      return await this.#create(context, { task, container, namespace });
-    } finally {
-      this.#creating.delete(key);
-    }
+    const work = this.#create(context, { task, container, namespace }).finally(() => this.#creating.delete(key));
+    return untilAborted(this.#tracked(work), context.signal);
   }
 
   async start(context: RequestContext, { containerId, execId }: ProcessRef): Promise<{ readonly pid: number }> {
@@ -197,7 +212,14 @@ export class ShimTaskManager implements TaskManager {
       entry.exits.delete(execId);
       return exitRecord(execId, answer);
     }
-    using _lock = await this.#locks.acquire(`${namespace}/${containerId}`, context.signal);
+    const lock = await this.#locks.acquire(`${namespace}/${containerId}`, context.signal);
+    // It goes on when the caller has given up: half of a delete is a task that nobody sees and nobody ends.
+    return untilAborted(this.#tracked(this.#deleteHolding(lock, namespace, containerId)), context.signal);
+  }
+
+  async #deleteHolding(lock: Disposable, namespace: string, containerId: string): Promise<ExitRecord> {
+    using _lock = lock;
+    const context = backgroundContext({ namespace });
     const { id } = await this.#options.containers.get(context, containerId);
     const entry = await this.#task(context, id);
     try {
@@ -205,6 +227,18 @@ export class ShimTaskManager implements TaskManager {
     } catch (error) {
       throw withContext("failed to delete task", error);
     }
+  }
+
+  #tracked<T>(work: Promise<T>): Promise<T> {
+    this.#working.add(work);
+    void Promise.allSettled([work]).then(() => this.#working.delete(work));
+    return work;
+  }
+
+  /** Waits for creates and deletes that run, at most for the clean-up time-out. */
+  async #workDone(): Promise<void> {
+    const settled = Promise.allSettled(this.#working);
+    await untilAborted(settled, AbortSignal.timeout(this.#timeouts.cleanup)).catch(() => undefined);
   }
 
   async get(context: RequestContext, { containerId, execId }: ProcessRef): Promise<ProcessState> {
@@ -393,27 +427,28 @@ export class ShimTaskManager implements TaskManager {
       throw withContext("failed to start shim", error);
     }
     const { connection } = connected(entry);
+    const options = chooseOptions(task.options, container.runtime.options);
+    // Not ended by the caller's signal: a shim goes on with it in any case.
+    const creating = connection.call(
+      (client, callOptions) =>
+        client.create(
+          {
+            id,
+            bundle: bundle.path,
+            rootfs: task.rootfs.map(mountToProto),
+            ...task.io,
+            checkpoint: task.checkpointPath ?? checkpointIn(task.options),
+            ...(options === undefined ? {} : { options: anyToProto(options) }),
+          },
+          callOptions,
+        ),
+      {},
+    );
     let pid: number;
     try {
-      const options = chooseOptions(task.options, container.runtime.options);
-      const answer = await connection.call(
-        (client, callOptions) =>
-          client.create(
-            {
-              id,
-              bundle: bundle.path,
-              rootfs: task.rootfs.map(mountToProto),
-              ...task.io,
-              checkpoint: task.checkpointPath ?? checkpointIn(task.options),
-              ...(options === undefined ? {} : { options: anyToProto(options) }),
-            },
-            callOptions,
-          ),
-        { signal: context.signal },
-      );
-      ({ pid } = answer);
+      ({ pid } = await untilAborted(creating, context.signal));
     } catch (error) {
-      await this.#discard(entry);
+      await this.#discard(entry, creating);
       throw withContext("failed to create shim task", error);
     }
     entry.last = { ...entry.last, pid, status: "created" };
@@ -436,21 +471,56 @@ export class ShimTaskManager implements TaskManager {
     if (await this.#mayShare(path, request)) return this.#joinShared(context, { bundle, binary, request });
     const over = new AbortController();
     readShimLog(bundle, { sink: this.#shimLog(), signal: over.signal, log: this.#log });
+    let record: BootstrapRecord | undefined;
     try {
       const options = task.options ?? container.runtime.options;
-      const record = await binary.start(options, context.signal).catch((error: unknown) => {
+      record = await this.#launch((cut) => binary.start(options, cut), context.signal).catch((error: unknown) => {
         throw withContext("start failed", error);
       });
       await writeFile(join(bundle.path, BUNDLE_FILE.shimBinary), path, { mode: 0o600 });
-      const connection = await ShimConnection.open(record, bundle.namespace, context.signal);
       await writeBootstrap(bundle, record);
+      const connection = await ShimConnection.open(record, bundle.namespace, context.signal);
       const shim = { kind: "connected", connection } as const;
       const entry = new TaskEntry(bundle, { binary, shim, io: task.io, sandboxed: false });
       entry.over.signal.addEventListener("abort", () => over.abort(), { once: true });
       return entry;
     } catch (error) {
+      // Its log is read until it has ended: Debian's shim waits for a reader when it begins.
+      if (record !== undefined) await this.#endUnused(bundle, record);
       over.abort();
       throw error;
+    }
+  }
+
+  /**
+   * Has a shim started. A caller that gives up waits a little for that to end, since a start that is cut off in the middle
+   * may leave a shim whose address nobody knows.
+   */
+  async #launch(start: (cut: AbortSignal) => Promise<BootstrapRecord>, signal: AbortSignal): Promise<BootstrapRecord> {
+    signal.throwIfAborted();
+    const cut = new AbortController();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const onAbort = (): void => {
+      timer = setTimeout(() => cut.abort(signal.reason), this.#timeouts.cleanup);
+    };
+    signal.addEventListener("abort", onAbort, { once: true });
+    try {
+      return await start(cut.signal);
+    } finally {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", onAbort);
+    }
+  }
+
+  /** Ends a shim that was started for a task that does not come, unless it has others (a group's). */
+  async #endUnused({ namespace, id }: Bundle, record: BootstrapRecord): Promise<void> {
+    const limit = AbortSignal.timeout(this.#timeouts.cleanup);
+    try {
+      const connection = await ShimConnection.open(record, namespace, limit);
+      await connection.call((task, options) => task.shutdown({ id: "" }, options), { signal: limit });
+      connection.close();
+    } catch (error) {
+      this.#log.warn("failed to end the shim of a task that was not made", { id, error: messageOf(error) });
     }
   }
 
@@ -470,18 +540,16 @@ export class ShimTaskManager implements TaskManager {
     await using undo = new AsyncDisposableStack();
     undo.defer(() => over.abort());
     const start = (): Promise<BootstrapRecord> =>
-      binary.startShared(task.options ?? container.runtime.options, context.signal);
+      this.#launch((cut) => binary.startShared(task.options ?? container.runtime.options, cut), context.signal);
     const shared = await this.#shared
       .acquire(`${binary.path}\n${bundle.namespace}`, bundle.namespace, start, context.signal)
       .catch((error: unknown) => {
         throw withContext("start failed", error);
       });
     undo.defer(() => this.#shared.release(shared));
-    const [connection] = await Promise.all([
-      ShimConnection.open(shared.record, bundle.namespace, context.signal),
-      writeFile(join(bundle.path, BUNDLE_FILE.shimBinary), binary.path, { mode: 0o600 }),
-      writeBootstrap(bundle, shared.record),
-    ]);
+    await writeFile(join(bundle.path, BUNDLE_FILE.shimBinary), binary.path, { mode: 0o600 });
+    await writeBootstrap(bundle, shared.record);
+    const connection = await ShimConnection.open(shared.record, bundle.namespace, context.signal);
     const entry = new TaskEntry(bundle, {
       binary,
       shim: { kind: "connected", connection },
@@ -547,12 +615,25 @@ export class ShimTaskManager implements TaskManager {
   }
 
   /** Ends a shim whose create failed, with a deadline of its own: the caller's may be what ended the create. */
-  async #discard(entry: TaskEntry): Promise<void> {
+  async #discard(entry: TaskEntry, creating: Promise<unknown>): Promise<void> {
     entry.deleted = true;
-    const { connection } = connected(entry);
+    let { connection } = connected(entry);
     const limit = { timeoutMs: this.#timeouts.cleanup };
     const quietly = (error: unknown): void =>
       this.#log.debug("ending shim after a failed create", { id: entry.id, error: messageOf(error) });
+    if (!(await untilEnded(creating, entry.last.io))) {
+      // The end of its connection tells a shim that nobody waits any more.
+      connection.close();
+      this.#log.warn("a create that was given up does not end", { id: entry.id });
+      await entry.binary.delete(AbortSignal.timeout(this.#timeouts.cleanup)).catch(quietly);
+      const again = AbortSignal.timeout(this.#timeouts.cleanup);
+      connection = await ShimConnection.open(connection.record, entry.bundle.namespace, again).catch(
+        (error: unknown) => {
+          quietly(error);
+          return connection;
+        },
+      );
+    }
     await connection.call((task, options) => task.delete({ id: entry.id }, options), limit).catch(quietly);
     if (this.#mayShutDown(entry)) {
       await connection.call((task, options) => task.shutdown({ id: entry.id }, options), limit).catch(quietly);
@@ -563,6 +644,7 @@ export class ShimTaskManager implements TaskManager {
 
   async #deleteTask(context: RequestContext, entry: TaskEntry): Promise<ExitRecord> {
     const connection = await this.#connection(entry, context.signal);
+    const told = entry.untilDeleteTold();
     let record: ExitRecord;
     try {
       const answer = await connection.call((task, options) => task.delete({ id: entry.id }, options), {
@@ -576,14 +658,15 @@ export class ShimTaskManager implements TaskManager {
       await this.#remove(entry, connection);
       throw error;
     }
-    await this.#remove(entry, connection);
+    await this.#remove(entry, connection, told);
     return record;
   }
 
   /** Takes a deleted task out: from here on the end of its shim is no news. */
-  async #remove(entry: TaskEntry, connection: ShimConnection): Promise<void> {
+  async #remove(entry: TaskEntry, connection: ShimConnection, told?: Promise<void>): Promise<void> {
     entry.deleted = true;
     const tasks: Promise<unknown>[] = [
+      ...(told === undefined ? [] : [untilAborted(told, AbortSignal.timeout(DELETE_EVENT_MS)).catch(() => undefined)]),
       deleteBundle(entry.bundle).catch((error: unknown) =>
         this.#log.error("failed to delete bundle", { id: entry.id, error: messageOf(error) }),
       ),
@@ -643,6 +726,7 @@ export class ShimTaskManager implements TaskManager {
     await deleteBundle(entry.bundle).catch((error: unknown) =>
       this.#log.error("failed to delete bundle", { id, error: messageOf(error) }),
     );
+    this.#removeSocket(entry);
     const told = entry.exits.get(id);
     const exit: ExitRecord =
       told ??
@@ -669,17 +753,34 @@ export class ShimTaskManager implements TaskManager {
     });
   }
 
+  /** Removes the socket that a shim which was killed has left. */
+  #removeSocket(entry: TaskEntry): void {
+    const path = entry.address?.startsWith(UNIX) === true ? entry.address.slice(UNIX.length) : "";
+    if (path === "") return;
+    try {
+      if (!isListening(path)) removeStaleSocket(path);
+    } catch (error) {
+      this.#log.debug("remove socket of shim", { id: entry.id, error: messageOf(error) });
+    }
+  }
+
   async #publish(context: RequestContext, topic: string, event: AnyValue): Promise<void> {
     await this.#options.events
       .publish(context, topic, event)
       .catch((error: unknown) => this.#log.error("publish event", { topic, error: messageOf(error) }));
   }
 
-  /** Keeps what shims tell of exits, so that the end of a shim does not tell it again. */
+  /** Keeps what shims tell of exits, so that the end of a shim does not tell it again, and learns that deletes were told. */
   async #followExits(): Promise<void> {
     const context = backgroundContext({ signal: this.#stop.signal });
     try {
-      for await (const { namespace, event } of this.#options.events.subscribe(context, ['topic=="/tasks/exit"'])) {
+      const filters = ['topic=="/tasks/exit"', 'topic=="/tasks/delete"'];
+      for await (const { namespace, topic, event } of this.#options.events.subscribe(context, filters)) {
+        if (topic === "/tasks/delete") {
+          const { containerId, id } = fromBinary(TaskDeleteSchema, event.value);
+          if (id === "" || id === containerId) this.#table.get(namespace, containerId)?.setDeleteTold();
+          continue;
+        }
         const exit = fromBinary(TaskExitSchema, event.value);
         const entry = this.#table.get(namespace, exit.containerId);
         if (entry === undefined) continue;
@@ -841,9 +942,12 @@ export class ShimTaskManager implements TaskManager {
     let connection: ShimConnection;
     try {
       const record = await readBootstrap(bundle);
+      entry.address = record.address;
       connection = await ShimConnection.open(record, namespace, AbortSignal.timeout(this.#timeouts.load));
     } catch (error) {
       this.#log.error(`unable to load shim ${JSON.stringify(entry.id)}`, { namespace, error: messageOf(error) });
+      // A shim that is there and takes no connection now (it is stopped, or busy) must not lose its container.
+      if (entry.address !== undefined && answers(entry.address)) return;
       // Nobody was told of this task by us, so nobody is told of its end: clients find it missing.
       await this.#cleanUpAfter(entry, { announce: false });
       return;
@@ -897,6 +1001,32 @@ function socketDirOf({ socketDir, state }: ShimManagerOptions): string {
   if (socketDir !== "") return socketDir;
   const beside = join(dirname(state), "s");
   return beside.length <= MAX_SOCKET_DIR ? beside : FALLBACK_SOCKET_DIR;
+}
+
+/**
+ * Waits for the end of a create whose caller has gone. Debian's shim waits in it for the other ends of FIFOs, which nobody
+ * opens any more: we do, until it has ended.
+ *
+ * @returns false when it takes too long.
+ */
+async function untilEnded(creating: Promise<unknown>, { stdin, stdout, stderr }: TaskIO): Promise<boolean> {
+  using ends = new DisposableStack();
+  for (const path of new Set([stdin, stdout, stderr])) {
+    const found = path.startsWith("/") ? await lstat(path).catch(() => undefined) : undefined;
+    if (found?.isFIFO() !== true) continue;
+    try {
+      ends.use(openFifoBoth(path));
+    } catch {
+      // Its owner has removed it.
+    }
+  }
+  const ended = Promise.allSettled([creating]).then(() => true);
+  return await untilAborted(ended, AbortSignal.timeout(ABANDONED_CREATE_MS)).catch(() => false);
+}
+
+/** Whether somebody listens on a shim's socket. */
+function answers(address: string): boolean {
+  return isListening(address.startsWith(UNIX) ? address.slice(UNIX.length) : `@${address}`);
 }
 
 function settled(entry: TaskEntry): Promise<void> {
@@ -970,17 +1100,4 @@ function processState(containerId: string, answer: StateResponseV2 | StateRespon
     exitStatus,
     ...(exitedAt === undefined ? {} : { exitedAt }),
   };
-}
-
-/** The value of `work`, or the signal's reason when that comes first. */
-async function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted();
-  const aborted = Promise.withResolvers<never>();
-  const onAbort = (): void => aborted.reject(signal.reason);
-  signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    return await Promise.race([work, aborted.promise]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
 }

@@ -1,7 +1,9 @@
 import type { Logger } from "@stevedore/base";
 import { messageOf } from "@stevedore/base";
+import { isListening, removeStaleSocket } from "@stevedore/os/socket";
 import type { BootstrapRecord } from "./bundle.ts";
 import { ShimConnection } from "./shim-client.ts";
+import { untilAborted } from "./until-aborted.ts";
 
 /** A shim of ours that takes any number of containers of one namespace. */
 export interface SharedShim {
@@ -25,6 +27,9 @@ const MAX_CONTAINERS = 32;
 /** How long a shim without containers is kept for the next one, milliseconds. */
 const IDLE_MS = 60_000;
 
+/** How long a shim that has just told its address may take to be connected to, milliseconds. */
+const CONNECT_MS = 10_000;
+
 /** How long an idle shim may take to end. */
 const SHUTDOWN_MS = 3_000;
 
@@ -40,7 +45,7 @@ export class SharedShims {
 
   /**
    * A shim with room, started by `start` when there is none. Of several that ask while one starts, all wait for that one.
-   * Release it when the container has gone.
+   * A start is not ended by the signal: who gives up waits for it. Release the shim when the container has gone.
    *
    * @param key what the containers of one shim must have in common; it ends with the namespace.
    */
@@ -59,22 +64,25 @@ export class SharedShims {
       }
       const other = this.#starting.get(key);
       if (other === undefined) break;
-      await other; // never rejects; look again
-      signal.throwIfAborted();
+      await untilAborted(other, signal); // itself never rejects; look again
     }
-    const started = this.#start(key, namespace, start, signal);
+    const started = this.#start(key, namespace, start);
     const settled = started.catch(() => undefined);
     this.#starting.set(key, settled);
+    let slot: Slot;
     try {
-      return await started;
+      slot = await started;
     } finally {
       if (this.#starting.get(key) === settled) this.#starting.delete(key);
     }
+    if (!signal.aborted) return slot;
+    this.release(slot);
+    throw signal.reason;
   }
 
   /** Gives a shim back. Without containers it is kept a while for the next one. */
   release(shim: SharedShim): void {
-    const slot = this.#slots.get(shim.key)?.find((one) => one.record.address === shim.record.address);
+    const slot = this.#slots.get(shim.key)?.find((one) => one === shim);
     if (slot === undefined) return;
     slot.users--;
     if (slot.users > 0) return;
@@ -99,14 +107,9 @@ export class SharedShims {
     );
   }
 
-  async #start(
-    key: string,
-    namespace: string,
-    start: () => Promise<BootstrapRecord>,
-    signal: AbortSignal,
-  ): Promise<SharedShim> {
+  async #start(key: string, namespace: string, start: () => Promise<BootstrapRecord>): Promise<Slot> {
     const record = await start();
-    const connection = await ShimConnection.open(record, namespace, signal);
+    const connection = await ShimConnection.open(record, namespace, AbortSignal.timeout(CONNECT_MS));
     const slot: Slot = { record, key, connection, users: 1, idle: undefined };
     this.#slots.set(key, [...(this.#slots.get(key) ?? []), slot]);
     void this.#forgetWhenGone(slot);
@@ -119,6 +122,17 @@ export class SharedShims {
     const left = (this.#slots.get(slot.key) ?? []).filter((one) => one !== slot);
     if (left.length > 0) this.#slots.set(slot.key, left);
     else this.#slots.delete(slot.key);
+    this.#removeSocket(slot);
+  }
+
+  /** One that was killed leaves its socket. */
+  #removeSocket({ record }: Slot): void {
+    const path = record.address.replace(/^unix:\/\//, "");
+    try {
+      if (path.startsWith("/") && !isListening(path)) removeStaleSocket(path);
+    } catch (error) {
+      this.#log.debug("remove socket of shim", { path, error: messageOf(error) });
+    }
   }
 
   async #end(slot: Slot): Promise<void> {

@@ -42,7 +42,10 @@ type Bootstrap = "params" | "older";
 /** The bootstrap each binary understood, by device, inode and time of its file: an upgrade is asked anew. */
 const understood = new Map<string, Bootstrap>();
 
-/** Tells a shim of ours that it serves many containers: none of them ends it, and it ends when it is left alone. */
+/**
+ * Tells a shim of ours that it serves many containers of the daemon with this pid: none of them ends it, and it ends when it
+ * is left alone.
+ */
 const SHARED_VARIABLE = "STEVEDORE_SHARED_SHIM";
 
 /** Binaries remembered; nobody installs more shims than a few. */
@@ -82,7 +85,7 @@ export class ShimBinary {
   async startShared(options: AnyValue | undefined, signal: AbortSignal): Promise<BootstrapRecord> {
     const shared = new ShimBinary(this.#path, this.#bundle, {
       ...this.#settings,
-      env: { ...this.#settings.env, [SHARED_VARIABLE]: "1" },
+      env: { ...this.#settings.env, [SHARED_VARIABLE]: String(process.pid) },
     });
     return shared.#startAs(options, signal);
   }

@@ -27,14 +27,18 @@ export class TaskEntry {
   shared: SharedShim | undefined;
   /** Set once the task was deleted on request: the end of its shim is nothing to report then. */
   deleted = false;
+  /** Where its shim listens, once that is known. */
+  address: string | undefined;
   /** Ends when the task leaves the table. */
   readonly over = new AbortController();
   readonly #gone = Promise.withResolvers<ExitRecord>();
+  #deleteTold: PromiseWithResolvers<void> | undefined;
 
   constructor(bundle: Bundle, made: { binary: ShimBinary; shim: ShimState; io: TaskIO; sandboxed: boolean }) {
     this.bundle = bundle;
     this.binary = made.binary;
     this.shim = made.shim;
+    if (made.shim.kind === "connected") this.address = made.shim.connection.record.address;
     this.sandboxed = made.sandboxed;
     this.last = {
       containerId: bundle.id,
@@ -53,6 +57,17 @@ export class TaskEntry {
   /** Resolves with the exit that was made up (or found) when the shim had gone. */
   get gone(): Promise<ExitRecord> {
     return this.#gone.promise;
+  }
+
+  /** Resolves when an event has told of the delete, from now on. */
+  untilDeleteTold(): Promise<void> {
+    this.#deleteTold ??= Promise.withResolvers<void>();
+    return this.#deleteTold.promise;
+  }
+
+  /** An event has told of the delete. */
+  setDeleteTold(): void {
+    this.#deleteTold?.resolve();
   }
 
   /** Marks the shim as gone. */

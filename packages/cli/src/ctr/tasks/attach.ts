@@ -16,7 +16,8 @@ export const command = ctrCommand({
     const process = { containerId: id, execId: "" };
     const { io: streams } = await client.tasks.get(context, process);
     const { exitStatus } = await attachToProcess(client, context, { process, io: streams, ...taskOutputs(io) });
-    await deleteProcess(session, process);
+    // Of several that are attached one comes first; what counts is how the process ended.
+    await deleteProcess(session, process).catch(() => undefined);
     await removeTaskFifos(streams);
     return exitStatus;
   },
