@@ -2,3 +2,4 @@ export * from "./bytes.ts";
 export * from "./context.ts";
 export * from "./errors.ts";
 export * from "./log.ts";
+export * from "./moment.ts";

@@ -1,22 +1,19 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Timestamp, TimestampSchema } from "@bufbuild/protobuf/wkt";
-
-const NANOS_PER_MS = 1_000_000;
+import { momentFrom, nanosOf } from "@stevedore/base/moment";
 
 /**
  * A protobuf timestamp from a date. `nanos` is the whole sub-second part, for moments that are known better than a Date
  * can say.
  */
 export function timestampToProto(date: Date, nanos?: number): MessageInitShape<typeof TimestampSchema> {
-  const ms = date.getTime();
-  const seconds = Math.floor(ms / 1000);
-  return { seconds: BigInt(seconds), nanos: nanos ?? (ms - seconds * 1000) * NANOS_PER_MS };
+  return { seconds: BigInt(Math.floor(date.getTime() / 1000)), nanos: nanos ?? nanosOf(date) };
 }
 
 /** The zero time of Go, which its clients send for "not set". */
 const GO_ZERO_SECONDS = -62135596800n;
 
-/** A date from a protobuf timestamp, to the millisecond; the epoch when there is none. */
+/** A date from a protobuf timestamp, to the nanosecond; the epoch when there is none. */
 export function dateFromProto(timestamp: Timestamp | undefined): Date {
   return optionalDateFromProto(timestamp) ?? new Date(0);
 }
@@ -24,5 +21,5 @@ export function dateFromProto(timestamp: Timestamp | undefined): Date {
 /** As {@link dateFromProto}, undefined for an absent timestamp and for Go's zero time. */
 export function optionalDateFromProto(timestamp: Timestamp | undefined): Date | undefined {
   if (timestamp === undefined || timestamp.seconds === GO_ZERO_SECONDS) return undefined;
-  return new Date(Number(timestamp.seconds) * 1000 + Math.floor(timestamp.nanos / NANOS_PER_MS));
+  return momentFrom(Number(timestamp.seconds), timestamp.nanos);
 }

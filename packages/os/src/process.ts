@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { classified } from "@stevedore/base/errors";
+import { nowMoment } from "@stevedore/base/moment";
 import { spawnedPids } from "./children.ts";
 import { check, ERRNO, fromNodeError, isErrno, resultOrErrno, retryInterrupted, SyscallError } from "./errno.ts";
 import { cString, i32, libc, pointer, u32, u64 } from "./ffi.ts";
@@ -330,7 +331,7 @@ export class Reaper implements Disposable {
     if (watchers !== undefined) return new Promise((resolve) => watchers.push(resolve));
     const status = waitPid(pid);
     this.#orphans.delete(pid);
-    if (status !== undefined) return Promise.resolve({ ...status, pid, exitedAt: new Date() });
+    if (status !== undefined) return Promise.resolve({ ...status, pid, exitedAt: nowMoment() });
     return new Promise((resolve) => this.#watched.set(pid, [resolve]));
   }
 
@@ -352,7 +353,7 @@ export class Reaper implements Disposable {
       }
       if (status === undefined) continue;
       this.#watched.delete(pid);
-      const exit = { ...status, pid, exitedAt: new Date() };
+      const exit = { ...status, pid, exitedAt: nowMoment() };
       for (const tell of watchers) tell(exit);
     }
     this.#lookForOrphans(ORPHAN_DELAY_MS);
@@ -382,7 +383,7 @@ export class Reaper implements Disposable {
       if (now - since < ORPHAN_GRACE_MS && this.#keepOrphans?.() !== false) continue;
       const status = waitPid(pid);
       this.#orphans.delete(pid);
-      if (status !== undefined) this.#onOrphan?.({ ...status, pid, exitedAt: new Date() });
+      if (status !== undefined) this.#onOrphan?.({ ...status, pid, exitedAt: nowMoment() });
     }
     for (const pid of this.#orphans.keys()) if (!zombies.has(pid)) this.#orphans.delete(pid);
     if (this.#orphans.size > 0) this.#lookForOrphans(ORPHAN_GRACE_MS + ORPHAN_DELAY_MS);

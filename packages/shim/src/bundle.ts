@@ -2,6 +2,7 @@ import { constants, readFile, rename, rm, symlink, writeFile } from "node:fs/pro
 import { dirname, join } from "node:path";
 import { decodeText } from "@stevedore/base/bytes";
 import { classified, messageOf } from "@stevedore/base/errors";
+import { momentIn, momentText } from "@stevedore/base/moment";
 import { isJsonObject, type JsonObject, type JsonValue, parseJson } from "@stevedore/oci/json-lossless";
 import { readSmallFile } from "@stevedore/os/files";
 import { DEFAULT_OPTIONS, type RuncOptions } from "./options.ts";
@@ -107,7 +108,7 @@ const SYNCED_WRITE = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC 
  * the peer's.
  */
 export async function writeExitRecord(bundle: string, record: ExitRecord): Promise<void> {
-  const text = JSON.stringify({ Timestamp: record.exitedAt.toISOString(), Pid: record.pid, Status: record.status });
+  const text = JSON.stringify({ Timestamp: momentText(record.exitedAt), Pid: record.pid, Status: record.status });
   const path = join(bundle, BUNDLE.exitStatus);
   const temporary = `${path}.tmp`;
   // Synced as it is written: one trip to a thread instead of four.
@@ -122,7 +123,7 @@ export async function readExitRecord(bundle: string): Promise<ExitRecord | undef
   try {
     const { Timestamp: time, Pid: pid, Status: status } = parseObject(text, BUNDLE.exitStatus);
     if (typeof time !== "string" || typeof pid !== "number" || typeof status !== "number") return undefined;
-    const exitedAt = new Date(time);
+    const exitedAt = momentIn(time);
     if (Number.isNaN(exitedAt.getTime()) || pid <= 0 || status < 0) return undefined;
     return { pid, status, exitedAt };
   } catch {

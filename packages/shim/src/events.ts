@@ -1,5 +1,6 @@
 import { messageOf } from "@stevedore/base/errors";
 import type { Logger } from "@stevedore/base/log";
+import { nanosOf, nowMoment } from "@stevedore/base/moment";
 import type { Client } from "@stevedore/ttrpc";
 import type { MessageInitShape } from "@stevedore/wire/codec";
 import type * as TaskEvents from "@stevedore/wire/gen/light/containerd/events/task_pb";
@@ -68,7 +69,7 @@ export class EventPublisher {
       void this.#queue.shift();
       log.error("dropping the oldest event because the queue is full", { topic: TOPICS[name] });
     }
-    this.#queue.push(encodeEvent(name, fields, new Date()));
+    this.#queue.push(encodeEvent(name, fields, nowMoment()));
     this.#running ??= this.#drain().finally(() => {
       this.#running = undefined;
     });
@@ -131,11 +132,9 @@ export class EventPublisher {
       const { Client: TtrpcClient, connectUnix } = await import("@stevedore/ttrpc");
       this.#client = new TtrpcClient(await connectUnix(ttrpcAddress));
     }
-    const milliseconds = event.at.getTime();
-    const seconds = Math.floor(milliseconds / 1000);
     const request = makeMessage(ForwardRequestSchema, {
       envelope: {
-        timestamp: { seconds: BigInt(seconds), nanos: (milliseconds - seconds * 1000) * 1_000_000 },
+        timestamp: { seconds: BigInt(Math.floor(event.at.getTime() / 1000)), nanos: nanosOf(event.at) },
         namespace,
         topic: event.topic,
         event: { typeUrl: event.typeUrl, value: event.value },

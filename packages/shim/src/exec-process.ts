@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { classified, messageOf } from "@stevedore/base/errors";
+import { nowMoment } from "@stevedore/base/moment";
 import { encodeJson, isJsonObject, parseJson } from "@stevedore/oci/json-lossless";
 import { sendSignal } from "@stevedore/os/process";
 import { readPidFile, removeQuietly } from "./bundle.ts";
@@ -164,7 +165,7 @@ export class ExecProcess implements ContainerProcess {
     } catch (error) {
       this.#state = { kind: "failed" };
       // Whoever waits learns that nothing will come; it never ran, so there is no status of its own.
-      this.#ended.resolve({ pid: 0, status: 255, exitedAt: new Date() });
+      this.#ended.resolve({ pid: 0, status: 255, exitedAt: nowMoment() });
       throw error instanceof RuntimeError ? runtimeError("OCI runtime exec failed", error) : error;
     }
   }

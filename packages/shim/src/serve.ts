@@ -3,6 +3,7 @@ import { dirname, join } from "node:path";
 import { encodeText } from "@stevedore/base/bytes";
 import { messageOf } from "@stevedore/base/errors";
 import type { Logger } from "@stevedore/base/log";
+import { nowMoment } from "@stevedore/base/moment";
 import { isErrno } from "@stevedore/os/errno";
 import { closeQuietly, isOpen, writeFrom } from "@stevedore/os/fd";
 import {
@@ -253,11 +254,11 @@ async function watchStranger(pid: number): Promise<ProcessExit> {
   try {
     pidfd = openPidfd(pid);
   } catch {
-    return { pid, code: 255, exitedAt: new Date() };
+    return { pid, code: 255, exitedAt: nowMoment() };
   }
   try {
     while (signalPidfd(pidfd, 0)) await Bun.sleep(STRANGER_POLL_MS);
-    return { pid, ...(pidfdExitStatus(pidfd) ?? { code: 255 }), exitedAt: new Date() };
+    return { pid, ...(pidfdExitStatus(pidfd) ?? { code: 255 }), exitedAt: nowMoment() };
   } finally {
     closeQuietly(pidfd);
   }

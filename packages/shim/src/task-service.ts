@@ -1,4 +1,5 @@
 import { classified, messageOf } from "@stevedore/base/errors";
+import { nanosOf } from "@stevedore/base/moment";
 import type { MessageInitShape } from "@stevedore/wire/codec";
 import type { StateResponseSchema } from "@stevedore/wire/gen/light/containerd/task/v3/shim_pb";
 import type { Timestamp } from "@stevedore/wire/light/wkt";
@@ -66,9 +67,7 @@ type TimeFields = Pick<Timestamp, "seconds" | "nanos">;
 /** A point in time as the wire has it. */
 export function timestamp(date: Date | undefined): TimeFields {
   if (date === undefined) return ZERO_TIME;
-  const milliseconds = date.getTime();
-  const seconds = Math.floor(milliseconds / 1000);
-  return { seconds: BigInt(seconds), nanos: (milliseconds - seconds * 1000) * 1_000_000 };
+  return { seconds: BigInt(Math.floor(date.getTime() / 1000)), nanos: nanosOf(date) };
 }
 
 export interface TaskServiceOptions {

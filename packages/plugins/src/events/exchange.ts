@@ -6,6 +6,7 @@ import {
   requireNamespace,
   withContext,
 } from "@stevedore/base";
+import { momentOf, nanosOf, nowMs } from "@stevedore/base/moment";
 import {
   type AnyValue,
   type Envelope,
@@ -124,12 +125,13 @@ class MemoryEventExchange implements EventExchange {
     return first === "event" ? this.#options.eventField?.(envelope, rest) : undefined;
   }
 
-  /** Times are told apart within a millisecond by counting, so that sorting by time keeps the order. */
+  /** Times are told apart within a microsecond by counting, so that sorting by time keeps the order. */
   #now(): { timestamp: Date; nanos: number } {
-    const ms = Math.max(Date.now(), this.#lastMs);
+    const ms = Math.max(nowMs(), this.#lastMs);
     this.#sequence = ms === this.#lastMs ? this.#sequence + 1 : 0;
     this.#lastMs = ms;
-    return { timestamp: new Date(ms), nanos: (ms % 1000) * 1_000_000 + Math.min(this.#sequence, 999_999) };
+    const timestamp = momentOf(ms);
+    return { timestamp, nanos: nanosOf(timestamp) + Math.min(this.#sequence, 999) };
   }
 }
 

@@ -213,6 +213,21 @@ describe("migrate()", () => {
     }
   });
 
+  test("version 2 keeps moments in microseconds", () => {
+    using db = new Database(":memory:");
+    migrate(db, 1);
+    db.exec("INSERT INTO leases (namespace, id, labels, created_at) VALUES ('n', 'l', '{}', 1795250928536)");
+    db.exec(
+      "INSERT INTO content (namespace, digest, size, labels, created_at, updated_at) VALUES ('n', 'd', 1, '{}', 1, 2)",
+    );
+    migrate(db, 2);
+    expect(db.prepare("SELECT created_at FROM leases").get()).toEqual({ created_at: 1_795_250_928_536_000 });
+    expect(db.prepare("SELECT created_at, updated_at FROM content").get()).toEqual({
+      created_at: 1_000,
+      updated_at: 2_000,
+    });
+  });
+
   test("version 1 has every table and refuses values of other types", () => {
     using db = new Database(":memory:");
     migrate(db, 1);

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { classified, createLogger, type Logger } from "@stevedore/base";
 import type { Removed } from "./collection.ts";
 import { type Call, type DamageReport, errorOf, type FromWriter, isFromWriter, type ToWriter } from "./messages.ts";
+import { packMoments, unpackMoments } from "./moments.ts";
 import type { ProcedureArgs, ProcedureName, ProcedureResult } from "./procedures.ts";
 import { closeConnection, statement } from "./statement.ts";
 import { openReader } from "./writer.ts";
@@ -163,7 +164,7 @@ export class MetadataDatabase implements AsyncDisposable {
       const batch = this.#waiting.splice(0, MAX_BATCH);
       const id = this.#nextBatch++;
       this.#inFlight.set(id, batch);
-      this.#post({ kind: "batch", id, calls: batch.map((each) => each.call) });
+      this.#post({ kind: "batch", id, calls: batch.map((each) => packMoments(each.call)) });
     }
     if (this.#closing !== undefined && this.#inFlight.size === 0) this.#post({ kind: "close" });
   }
@@ -181,7 +182,7 @@ export class MetadataDatabase implements AsyncDisposable {
           const outcome = message.outcomes[index];
           if (outcome === undefined) each.reject(classified("internal", "metadata writer gave no answer"));
           else if ("failure" in outcome) each.reject(errorOf(outcome.failure));
-          else each.resolve(outcome.value);
+          else each.resolve(unpackMoments(outcome.value));
         });
         this.#flush();
         for (let i = 0; i < message.mutations; i++) {

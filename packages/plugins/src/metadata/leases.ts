@@ -1,4 +1,5 @@
 import { classified, type RequestContext } from "@stevedore/base";
+import { momentOfMicros } from "@stevedore/base/moment";
 import { goQuote, type Labels, type Lease, type LeaseManager, type LeaseResource, leaseField } from "@stevedore/core";
 import type { MetadataDatabase } from "./database.ts";
 import { type CollectNow, matcherTwice } from "./images.ts";
@@ -38,7 +39,7 @@ export class MetadataLeaseManager implements LeaseManager {
     const match = matcherTwice(filters, leaseField);
     return all(this.#database.reader)
       .all(namespace)
-      .map((row) => ({ id: row.id, createdAt: new Date(row.created_at), labels: decodeLabels(row.labels) }))
+      .map((row) => ({ id: row.id, createdAt: momentOfMicros(row.created_at), labels: decodeLabels(row.labels) }))
       .filter(match);
   }
 

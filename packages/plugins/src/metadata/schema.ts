@@ -67,6 +67,16 @@ export const MIGRATIONS: readonly string[] = [
   CREATE UNIQUE INDEX backend_snapshots_by_id ON backend_snapshots (snapshotter, id);
   CREATE INDEX backend_snapshots_by_parent ON backend_snapshots (snapshotter, parent);
   `,
+  // Moments of objects in microseconds; they were milliseconds. (Expiry stays.)
+  `
+  UPDATE images SET created_at = created_at * 1000, updated_at = updated_at * 1000;
+  UPDATE containers SET created_at = created_at * 1000, updated_at = updated_at * 1000;
+  UPDATE sandboxes SET created_at = created_at * 1000, updated_at = updated_at * 1000;
+  UPDATE content SET created_at = created_at * 1000, updated_at = updated_at * 1000;
+  UPDATE snapshots SET created_at = created_at * 1000, updated_at = updated_at * 1000;
+  UPDATE backend_snapshots SET created_at = created_at * 1000, updated_at = updated_at * 1000;
+  UPDATE leases SET created_at = created_at * 1000;
+  `,
 ];
 
 /** The schema version this program writes. */

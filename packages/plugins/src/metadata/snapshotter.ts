@@ -1,4 +1,5 @@
 import { classified, createLogger, isErrorClass, type Logger, messageOf, type RequestContext } from "@stevedore/base";
+import { microsOf, momentOfMicros } from "@stevedore/base/moment";
 import {
   type FieldMask,
   goQuote,
@@ -198,8 +199,8 @@ export class MetadataSnapshotter implements Snapshotter {
         backendKey: info.name,
         backendParent: info.parent,
         labels: { ...info.labels, ...wanted.labels },
-        createdAt: info.createdAt.getTime(),
-        updatedAt: info.updatedAt.getTime(),
+        createdAt: microsOf(info.createdAt),
+        updatedAt: microsOf(info.updatedAt),
         operation: wanted.operation,
       });
       return;
@@ -335,8 +336,8 @@ function overlaid(info: SnapshotInfo, row: SnapshotRow): SnapshotInfo {
     name: row.name,
     parent: row.parent,
     labels: { ...info.labels, ...decodeLabels(row.labels) },
-    createdAt: new Date(row.created_at),
-    updatedAt: new Date(row.updated_at),
+    createdAt: momentOfMicros(row.created_at),
+    updatedAt: momentOfMicros(row.updated_at),
   };
 }
 

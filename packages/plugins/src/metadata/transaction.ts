@@ -4,7 +4,7 @@ import type { Collection } from "./collection.ts";
 /** What a procedure has in hand: the write connection inside a transaction, and what the writer keeps in memory. */
 export interface Transaction {
   readonly db: Database;
-  /** Milliseconds since the epoch, the same for all calls of a batch. */
+  /** Microseconds since the epoch, the same for all calls of a batch. */
   readonly now: number;
   /** Marks, pins and sweeps of garbage collection. Writes report the objects they name to it. */
   readonly collection: Collection;

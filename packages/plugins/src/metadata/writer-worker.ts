@@ -1,5 +1,6 @@
 import { classified } from "@stevedore/base";
 import { type Call, type FromWriter, failureOf, isToWriter, type ToWriter } from "./messages.ts";
+import { packMoments, unpackMoments } from "./moments.ts";
 import { closeConnection } from "./statement.ts";
 import { type BatchResult, Writer } from "./writer.ts";
 
@@ -34,7 +35,11 @@ function receive(message: ToWriter): void {
       }
       return;
     case "batch":
-      self.postMessage({ kind: "batch", id: message.id, ...runBatch(message.calls) });
+      self.postMessage({
+        kind: "batch",
+        id: message.id,
+        ...packMoments(runBatch(message.calls.map((call) => unpackMoments(call)))),
+      });
       return;
     case "collect":
       if (thread.writer !== undefined) void collect(thread.writer);

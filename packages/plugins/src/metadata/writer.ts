@@ -2,6 +2,7 @@ import { Database } from "bun:sqlite";
 import { existsSync, mkdirSync, renameSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { classified, messageOf } from "@stevedore/base";
+import { microsOf, nowMoment } from "@stevedore/base/moment";
 import { Collection, type Removed } from "./collection.ts";
 import { type Call, type DamageReport, failureOf, isKnownCall, type Outcome, sqliteCode } from "./messages.ts";
 import {
@@ -122,7 +123,7 @@ export class Writer implements Disposable {
     let mutations = 0;
     const tx: Transaction = {
       db: this.#db,
-      now: Date.now(),
+      now: microsOf(nowMoment()),
       collection: this.collection,
       memory: this.#memory,
       dirty: () => {

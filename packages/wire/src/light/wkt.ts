@@ -1,4 +1,5 @@
 import type { Any, Duration, Empty, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
+import { momentFrom, nanosOf } from "@stevedore/base/moment";
 import { lightMessage } from "./message.ts";
 
 export type { Any, Duration, Empty, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
@@ -10,14 +11,12 @@ export const EmptySchema = lightMessage<Empty>("google.protobuf.Empty", "");
 export const FieldMaskSchema = lightMessage<FieldMask>("google.protobuf.FieldMask", "1paths:*s");
 export const TimestampSchema = lightMessage<Timestamp>("google.protobuf.Timestamp", "1seconds:l 2nanos:i");
 
-/** A moment as a Timestamp, to the millisecond. */
+/** A moment as a Timestamp. */
 export function timestampFromDate(date: Date): { readonly seconds: bigint; readonly nanos: number } {
-  const milliseconds = date.getTime();
-  const seconds = Math.floor(milliseconds / 1000);
-  return { seconds: BigInt(seconds), nanos: (milliseconds - seconds * 1000) * 1_000_000 };
+  return { seconds: BigInt(Math.floor(date.getTime() / 1000)), nanos: nanosOf(date) };
 }
 
-/** The moment of a Timestamp; what is finer than a millisecond is cut off. */
+/** The moment of a Timestamp. */
 export function timestampDate(timestamp: { readonly seconds: bigint; readonly nanos: number }): Date {
-  return new Date(Number(timestamp.seconds) * 1000 + Math.floor(timestamp.nanos / 1_000_000));
+  return momentFrom(Number(timestamp.seconds), timestamp.nanos);
 }

@@ -1,4 +1,5 @@
 import { decodeText } from "@stevedore/base";
+import { momentText } from "@stevedore/base/moment";
 import { parseJson } from "@stevedore/oci/json-lossless";
 import type { AnyValue, Container } from "@stevedore/sdk/types";
 import { boolFlag } from "../../kit/flags.ts";
@@ -40,8 +41,8 @@ function containerTree(container: Container, spec: JsonTree): JsonTree {
     Runtime: { Name: container.runtime.name, Options: options === undefined ? null : anyTree(options) },
     SnapshotKey: container.snapshotKey,
     Snapshotter: container.snapshotter,
-    CreatedAt: container.createdAt.toISOString(),
-    UpdatedAt: container.updatedAt.toISOString(),
+    CreatedAt: momentText(container.createdAt),
+    UpdatedAt: momentText(container.updatedAt),
     Extensions: Object.fromEntries(Object.entries(container.extensions).map(([key, any]) => [key, anyTree(any)])),
     SandboxID: container.sandbox,
     Spec: spec,

@@ -1,3 +1,4 @@
+import { momentText } from "@stevedore/base/moment";
 import { ctrCommand } from "../define.ts";
 import { goJson } from "../json.ts";
 import { KIND_NAMES } from "./list.ts";
@@ -22,8 +23,8 @@ export const command = ctrCommand({
         Name: info.name,
         Parent: info.parent === "" ? undefined : info.parent,
         Labels: labels.length === 0 ? undefined : Object.fromEntries(labels),
-        Created: info.createdAt.toISOString(),
-        Updated: info.updatedAt.toISOString(),
+        Created: momentText(info.createdAt),
+        Updated: momentText(info.updatedAt),
       })}\n`,
     );
     return 0;

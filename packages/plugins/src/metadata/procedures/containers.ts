@@ -1,4 +1,5 @@
 import { classified, withContext } from "@stevedore/base";
+import { microsOf, momentOfMicros } from "@stevedore/base/moment";
 import {
   type AnyValue,
   type Container,
@@ -45,8 +46,8 @@ export function containerOf(row: ContainerRow): Container {
     snapshotKey: row.snapshot_key,
     sandbox: row.sandbox,
     extensions: decodeExtensions(row.extensions),
-    createdAt: new Date(row.created_at),
-    updatedAt: new Date(row.updated_at),
+    createdAt: momentOfMicros(row.created_at),
+    updatedAt: momentOfMicros(row.updated_at),
   };
 }
 
@@ -89,7 +90,7 @@ export function createContainer(
   if (select(tx.db).get(scope.namespace, container.id) !== null) {
     throw classified("already-exists", `container ${goQuote(container.id)}: already exists`);
   }
-  const at = new Date(tx.now);
+  const at = momentOfMicros(tx.now);
   return put(tx, scope.namespace, { ...container, createdAt: at, updatedAt: at });
 }
 
@@ -114,7 +115,7 @@ export function updateContainer(
   }
   const merged = masked(current, container, fields.length === 0 ? REPLACED : fields);
   validate("update failed validation", merged);
-  return put(tx, scope.namespace, { ...merged, updatedAt: new Date(later(row.updated_at, tx.now)) });
+  return put(tx, scope.namespace, { ...merged, updatedAt: momentOfMicros(later(row.updated_at, tx.now)) });
 }
 
 function masked(current: Container, wanted: NewContainer, fields: FieldMask): Container {
@@ -160,8 +161,8 @@ function put(tx: Transaction, namespace: string, container: Container): Containe
     container.snapshotKey,
     container.sandbox,
     encodeExtensions(container.extensions),
-    container.createdAt.getTime(),
-    container.updatedAt.getTime(),
+    microsOf(container.createdAt),
+    microsOf(container.updatedAt),
   );
   touch(tx, containerNode(namespace, container.id));
   if (container.snapshotter !== "") touch(tx, snapshotNode(namespace, container.snapshotter, container.snapshotKey));

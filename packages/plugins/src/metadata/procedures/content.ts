@@ -1,4 +1,5 @@
 import { classified, withContext } from "@stevedore/base";
+import { momentOfMicros } from "@stevedore/base/moment";
 import { type ContentInfo, type FieldMask, goQuote, type Labels, mergeLabels, validateLabels } from "@stevedore/core";
 import { contentNode, ingestNode } from "../nodes.ts";
 import { decodeLabels, encodeLabels } from "../rows.ts";
@@ -18,8 +19,8 @@ export function contentOf(row: ContentRow): ContentInfo {
   return {
     digest: row.digest,
     size: row.size,
-    createdAt: new Date(row.created_at),
-    updatedAt: new Date(row.updated_at),
+    createdAt: momentOfMicros(row.created_at),
+    updatedAt: momentOfMicros(row.updated_at),
     labels: decodeLabels(row.labels),
   };
 }
@@ -66,7 +67,7 @@ export function updateContent(
   writeLabels(tx.db).run(encodeLabels(labels), updatedAt, namespace, args.digest);
   touch(tx, contentNode(namespace, args.digest));
   touchLabels(tx, namespace, labels);
-  return { ...contentOf(row), labels, updatedAt: new Date(updatedAt) };
+  return { ...contentOf(row), labels, updatedAt: momentOfMicros(updatedAt) };
 }
 
 export function deleteContent(tx: Transaction, args: { readonly scope: Scope; readonly digest: string }): undefined {
@@ -102,7 +103,7 @@ export function openIngest(tx: Transaction, args: OpenIngest): OpenedIngest {
     ref,
     backendRef,
     args.shared ? expected : "",
-    leased ? (known?.expire_at ?? null) : tx.now + INGEST_LIFETIME_MS,
+    leased ? (known?.expire_at ?? null) : Math.floor(tx.now / 1_000) + INGEST_LIFETIME_MS,
   );
   touch(tx, ingestNode(scope.namespace, ref));
   if (args.shared) touch(tx, contentNode(scope.namespace, expected));

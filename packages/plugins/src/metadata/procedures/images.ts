@@ -1,4 +1,5 @@
 import { classified, withContext } from "@stevedore/base";
+import { microsOf, momentOfMicros } from "@stevedore/base/moment";
 import { type FieldMask, goQuote, type Image, mergeLabels, type NewImage, validateLabels } from "@stevedore/core";
 import { parseDigest } from "@stevedore/oci/digest";
 import { contentNode, EXPIRE_LABEL, imageNode } from "../nodes.ts";
@@ -29,8 +30,8 @@ export function imageOf(row: ImageRow): Image {
       size: row.size,
       ...(Object.keys(annotations).length > 0 ? { annotations } : {}),
     },
-    createdAt: new Date(row.created_at),
-    updatedAt: new Date(row.updated_at),
+    createdAt: momentOfMicros(row.created_at),
+    updatedAt: momentOfMicros(row.updated_at),
   };
 }
 
@@ -53,7 +54,7 @@ export function createImage(tx: Transaction, args: { readonly scope: Scope; read
   if (select(tx.db).get(scope.namespace, image.name) !== null) {
     throw classified("already-exists", `image ${goQuote(image.name)}: already exists`);
   }
-  const at = image.createdAt ?? new Date(tx.now);
+  const at = image.createdAt ?? momentOfMicros(tx.now);
   return put(tx, scope, { ...image, createdAt: at, updatedAt: at });
 }
 
@@ -72,7 +73,7 @@ export function updateImage(
     fields.length === 0 ? { ...current, ...image, createdAt: current.createdAt } : masked(current, image, fields);
   validateImage(merged);
   if (Object.hasOwn(merged.labels, EXPIRE_LABEL)) addToLease(tx, scope, "images", image.name);
-  const updatedAt = image.createdAt ?? new Date(later(row.updated_at, tx.now));
+  const updatedAt = image.createdAt ?? momentOfMicros(later(row.updated_at, tx.now));
   return put(tx, scope, { ...merged, updatedAt });
 }
 
@@ -109,8 +110,8 @@ function put(tx: Transaction, scope: Scope, image: Image): Image {
     digest,
     size,
     encodeLabels(annotations),
-    image.createdAt.getTime(),
-    image.updatedAt.getTime(),
+    microsOf(image.createdAt),
+    microsOf(image.updatedAt),
   );
   touch(tx, imageNode(scope.namespace, image.name), contentNode(scope.namespace, digest));
   touchLabels(tx, scope.namespace, labels);

@@ -1,4 +1,5 @@
 import { classified, messageOf } from "@stevedore/base";
+import { momentOfMicros } from "@stevedore/base/moment";
 import { goQuote, type Labels, type Lease, type LeaseResource, mergeLabels } from "@stevedore/core";
 import { parseDigest } from "@stevedore/oci/digest";
 import { resourceNode } from "../nodes.ts";
@@ -30,7 +31,7 @@ export function createLease(
   const labels = mergeLabels({}, args.labels, []);
   insert(tx.db).run(namespace, args.id, encodeLabels(labels), tx.now);
   touchLease(tx, namespace, args.id);
-  return { id: args.id, createdAt: new Date(tx.now), labels };
+  return { id: args.id, createdAt: momentOfMicros(tx.now), labels };
 }
 
 export function deleteLease(tx: Transaction, args: { readonly scope: Scope; readonly id: string }): undefined {

@@ -1,4 +1,5 @@
 import { classified, withContext } from "@stevedore/base";
+import { microsOf, momentOfMicros } from "@stevedore/base/moment";
 import {
   type FieldMask,
   goQuote,
@@ -37,8 +38,8 @@ export function sandboxOf(row: SandboxRow): Sandbox {
     runtime: { name: row.runtime, ...(options === undefined ? {} : { options }) },
     ...(spec === undefined ? {} : { spec }),
     extensions: decodeExtensions(row.extensions),
-    createdAt: new Date(row.created_at),
-    updatedAt: new Date(row.updated_at),
+    createdAt: momentOfMicros(row.created_at),
+    updatedAt: momentOfMicros(row.updated_at),
   };
 }
 
@@ -74,7 +75,7 @@ export function createSandbox(tx: Transaction, args: { readonly scope: Scope; re
   if (select(tx.db).get(scope.namespace, sandbox.id) !== null) {
     throw classified("already-exists", `sandbox ${goQuote(sandbox.id)}: already exists`);
   }
-  const at = new Date(tx.now);
+  const at = momentOfMicros(tx.now);
   return put(tx, scope.namespace, { ...sandbox, createdAt: at, updatedAt: at });
 }
 
@@ -112,7 +113,7 @@ export function updateSandbox(
   }
   const next = { ...merged, ...(spec === undefined ? {} : { spec }) };
   validate(next);
-  return put(tx, scope.namespace, { ...next, updatedAt: new Date(later(row.updated_at, tx.now)) });
+  return put(tx, scope.namespace, { ...next, updatedAt: momentOfMicros(later(row.updated_at, tx.now)) });
 }
 
 export function deleteSandbox(tx: Transaction, args: { readonly scope: Scope; readonly id: string }): undefined {
@@ -135,8 +136,8 @@ function put(tx: Transaction, namespace: string, sandbox: Sandbox): Sandbox {
     sandbox.spec?.typeUrl ?? null,
     sandbox.spec?.value ?? null,
     encodeExtensions(sandbox.extensions),
-    sandbox.createdAt.getTime(),
-    sandbox.updatedAt.getTime(),
+    microsOf(sandbox.createdAt),
+    microsOf(sandbox.updatedAt),
   );
   touchLabels(tx, namespace, labels);
   return { ...sandbox, labels };

@@ -1,5 +1,6 @@
 import type { Database } from "bun:sqlite";
 import { classified } from "@stevedore/base";
+import { momentOfMicros } from "@stevedore/base/moment";
 import {
   type FieldMask,
   goQuote,
@@ -54,8 +55,8 @@ export function recordOf(db: Database, snapshotter: string, row: RecordRow): Sna
     name: row.name,
     parent: row.parent,
     labels: decodeLabels(row.labels),
-    createdAt: new Date(row.created_at),
-    updatedAt: new Date(row.updated_at),
+    createdAt: momentOfMicros(row.created_at),
+    updatedAt: momentOfMicros(row.updated_at),
     parentIds: chainOf(db, snapshotter, row.parent),
     ...(row.size === null ? {} : { usage: { inodes: row.inodes ?? 0, size: row.size } }),
   };
