@@ -79,12 +79,12 @@ async function cgroupHierarchies(): Promise<string[]> {
   return names.filter((name) => JOINED.has(name)).map((name) => join(CGROUP_ROOT, name));
 }
 
-/** Sets the OOM score; lowering it needs a capability that containers and some machines lack, which is only warned of. */
+/** Sets the OOM score; lowering it needs a capability that containers and some machines lack, which is only told of, in the peer's words. */
 export function applyOomScore(score: number, log: Logger): void {
   if (score === 0) return;
   try {
     setOomScoreAdj(score);
   } catch (error) {
-    log.warn("failed to set OOM score", { score, error: messageOf(error) });
+    log.error(`failed to change OOM score to ${score}`, { error: messageOf(error) });
   }
 }
