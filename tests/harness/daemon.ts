@@ -26,7 +26,7 @@ export type DaemonOptions = {
   readonly maker: Maker;
   /** Whose containerd-shim-runc-v2 the daemon finds in its PATH; its own maker's when absent. */
   readonly shim?: Maker;
-  /** Lines put at the end of the configuration file. */
+  /** Lines put at the end of the configuration file, with `@dir@` for the daemon's folder. */
   readonly config?: string;
   /** Replaces the whole configuration file, with `@dir@` for the daemon's folder. */
   readonly wholeConfig?: string;
@@ -106,7 +106,7 @@ export class Daemon implements AsyncDisposable {
     const daemon = new Daemon(dir, options);
     await mkdir(join(dir, "bin"));
     await symlink(program(daemon.shim, "containerd-shim-runc-v2"), join(dir, "bin/containerd-shim-runc-v2"));
-    const more = options.config ?? "";
+    const more = (options.config ?? "").replaceAll("@dir@", dir);
     const whole = options.wholeConfig?.replaceAll("@dir@", dir);
     await writeFile(daemon.configPath, whole === undefined ? configFor(options.maker, dir, more) : `${whole}${more}`);
     return daemon;

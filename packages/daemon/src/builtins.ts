@@ -109,7 +109,9 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
       start: async (context) => {
         const { MetadataDatabase } = await import("@stevedore/plugins/metadata/database");
         const directory = folder(PluginType.metadata, "bolt");
-        return context.cleanup.use(await MetadataDatabase.open({ directory, log: context.log }));
+        return context.cleanup.use(
+          await MetadataDatabase.open({ directory, noSync: flagAt(context.config, "no_sync"), log: context.log }),
+        );
       },
     }),
     plugin({
@@ -328,7 +330,10 @@ function coreServices(options: BuiltinOptions): AnyPlugin[] {
       key: Key.diffService,
       requires: [{ type: PluginType.differ, id: ANY }],
       start: async (context) =>
-        firstCapable(context.all(PluginType.differ, isDifferPlugin), textsAt(context.config, "default")),
+        firstCapable(context.all(PluginType.differ, isDifferPlugin), {
+          order: textsAt(context.config, "default"),
+          syncFs: flagAt(context.config, "sync_fs"),
+        }),
     }),
     plugin({
       key: Key.imagesService,
@@ -389,7 +394,10 @@ function coreServices(options: BuiltinOptions): AnyPlugin[] {
  * Walks the differs in the configured order until one takes the work.
  * @throws invalid-argument for a name that no differ has
  */
-function firstCapable(differs: ReadonlyMap<string, DifferPlugin>, order: readonly string[]): Differ {
+function firstCapable(
+  differs: ReadonlyMap<string, DifferPlugin>,
+  { order, syncFs }: { readonly order: readonly string[]; readonly syncFs: boolean },
+): Differ {
   const chain = order.map((name) => {
     const found = differs.get(name);
     if (found === undefined)
@@ -409,7 +417,11 @@ function firstCapable(differs: ReadonlyMap<string, DifferPlugin>, order: readonl
     throw refusal instanceof Error ? refusal : new Error(String(refusal));
   };
   return {
-    apply: async (context, descriptor, options) => walk(async (differ) => differ.apply(context, descriptor, options)),
+    apply: async (context, descriptor, options) => {
+      // Synced when the configuration or the client wants it.
+      const synced = syncFs ? { ...options, syncFs } : options;
+      return walk(async (differ) => differ.apply(context, descriptor, synced));
+    },
     compare: async (context, lower, options) => walk(async (differ) => differ.compare(context, lower, options)),
   };
 }

@@ -211,7 +211,7 @@ export class PluginGraph implements AsyncDisposable {
   }
 
   /** What clients are told, in order of start. */
-  records(platform: { readonly os: string; readonly architecture: string; readonly variant: string }): PluginRecord[] {
+  records(platform: PluginPlatform): PluginRecord[] {
     const shown = [...this.#started.values()].filter(({ plugin: of }) => !of.type.startsWith("stevedore."));
     return shown.map(({ plugin: of, state, exports, capabilities, platforms }) => ({
       type: of.type,

@@ -29,13 +29,24 @@ export async function makeFolders({ root, state, temp }: Settings): Promise<void
   }
 }
 
-/** Two daemons on one root would destroy each other's records. @throws failed-precondition when another one runs */
-export function lockRoot(root: string): FileLock {
-  const lock = FileLock.take(join(root, "stevedore.lock"));
-  if (lock === undefined) {
-    throw classified("failed-precondition", `start daemon: another one runs on root ${root}: failed precondition`);
+/** How often the root's lock is asked for while another daemon is ending. */
+const LOCK_RETRY_MS = 20;
+
+/**
+ * Two daemons on one root would destroy each other's records.
+ * @param waitMs how long another one may take to end, `[timeouts]` bolt.open
+ * @throws failed-precondition when another one runs
+ */
+export async function lockRoot(root: string, waitMs: number): Promise<FileLock> {
+  const end = performance.now() + waitMs;
+  for (;;) {
+    const lock = FileLock.take(join(root, "stevedore.lock"));
+    if (lock !== undefined) return lock;
+    if (performance.now() >= end) {
+      throw classified("failed-precondition", `start daemon: another one runs on root ${root}: failed precondition`);
+    }
+    await Bun.sleep(LOCK_RETRY_MS);
   }
-  return lock;
 }
 
 /** The mode that containerd gives the folders that `ctr install` fills. */

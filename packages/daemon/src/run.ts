@@ -4,6 +4,7 @@ import type { PluginRecord } from "@stevedore/core";
 import { PluginType } from "@stevedore/plugins/ids";
 import type { DaemonArguments } from "./arguments.ts";
 import { builtins } from "./builtins.ts";
+import { durationMs } from "./config/duration.ts";
 import { textAt } from "./config/read.ts";
 import { CGROUP_V1, createDeprecationLog, hostUsesCgroupV1 } from "./deprecations.ts";
 import { PluginGraph } from "./graph.ts";
@@ -16,6 +17,8 @@ export type { DaemonArguments } from "./arguments.ts";
 
 /** Log levels at which shims log their own steps too. */
 const DEBUG_LEVELS: ReadonlySet<string> = new Set(["debug", "trace"]);
+
+const BOLT_OPEN = "io.containerd.timeout.bolt.open";
 
 /** How long the end of the daemon may take before it ends without waiting for plugins. */
 const SHUTDOWN_MS = 10_000;
@@ -38,7 +41,7 @@ export async function runDaemon(args: DaemonArguments): Promise<number> {
     for (const warning of settings.loaded.warnings) log.warn(warning);
     await using stack = new AsyncDisposableStack();
     await makeFolders(settings);
-    stack.use(lockRoot(settings.root));
+    stack.use(await lockRoot(settings.root, openTimeoutMs(settings)));
     if (settings.cgroupPath !== "") await joinCgroup(settings.cgroupPath);
     applyOomScore(settings.oomScore, log);
     const ended = watchSignals(log);
@@ -56,6 +59,11 @@ export async function runDaemon(args: DaemonArguments): Promise<number> {
     process.stderr.write(`containerd: ${messageOf(error)}\n`);
     return 1;
   }
+}
+
+/** How long to wait for the metadata of a daemon that is ending; 0, the default, is not at all. */
+function openTimeoutMs({ timeouts }: Settings): number {
+  return durationMs(textAt(timeouts, BOLT_OPEN), BOLT_OPEN);
 }
 
 async function startGraph(args: DaemonArguments, settings: Settings, log: Logger): Promise<PluginGraph> {

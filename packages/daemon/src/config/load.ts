@@ -85,7 +85,24 @@ async function readOne(file: string): Promise<FileConfig> {
       }),
     );
   }
-  return { file, config, notes: notes.map((note) => `${file}: ${note}`) };
+  return { file, config, notes: [...notes, ...withoutEffect(config)].map((note) => `${file}: ${note}`) };
+}
+
+/** Keys that containerd 2.3.4 has and that change nothing here, with the reason. */
+const WITHOUT_EFFECT: readonly { readonly path: readonly string[]; readonly reason: string }[] = [
+  { path: ["debug", "log_trace_id"], reason: "this daemon sends no traces, so that its log has no trace ids" },
+  {
+    path: ["plugins", "io.containerd.server.v1.grpc-tcp", "tls_common_name"],
+    reason: "certificates are looked up by name on Windows only",
+  },
+];
+
+function withoutEffect(config: TomlTable): string[] {
+  return WITHOUT_EFFECT.filter(({ path }) => {
+    let value: TomlValue | undefined = config;
+    for (const key of path) value = isTable(value) ? value[key] : undefined;
+    return value !== undefined && value !== false && value !== "";
+  }).map(({ path, reason }) => `key ${JSON.stringify(path.join("."))} has no effect: ${reason}`);
 }
 
 /** The files an `imports` list names, in order; a pattern without match names none. */

@@ -14,6 +14,8 @@ export interface MetadataOptions {
   readonly log?: Logger;
   /** Milliseconds a slice of garbage collection may hold the writer thread. Default 5. */
   readonly sliceMs?: number;
+  /** Leaves it to the kernel when changes reach the disk: none survives a crash of the machine for sure. Default false. */
+  readonly noSync?: boolean;
 }
 
 /** The file in the plugin's folder. A bolt root has `meta.db` there, which is left alone. */
@@ -86,7 +88,12 @@ export class MetadataDatabase implements AsyncDisposable {
     const path = join(options.directory, DATABASE_FILE);
     const worker = new Worker(workerUrl(), { smol: true });
     try {
-      const opened = await openWriter(worker, { kind: "open", path, sliceMs: options.sliceMs ?? 5 });
+      const opened = await openWriter(worker, {
+        kind: "open",
+        path,
+        sliceMs: options.sliceMs ?? 5,
+        noSync: options.noSync ?? false,
+      });
       if (opened.damage !== undefined) {
         log.error("metadata file was damaged and has been replaced", { ...opened.damage });
       }

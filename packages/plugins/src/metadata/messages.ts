@@ -9,7 +9,7 @@ export type Call = {
 }[ProcedureName];
 
 export type ToWriter =
-  | { readonly kind: "open"; readonly path: string; readonly sliceMs: number }
+  | { readonly kind: "open"; readonly path: string; readonly sliceMs: number; readonly noSync: boolean }
   | { readonly kind: "batch"; readonly id: number; readonly calls: readonly Call[] }
   | { readonly kind: "collect" }
   | { readonly kind: "close" };

@@ -26,7 +26,7 @@ function receive(message: ToWriter): void {
     case "open":
       thread.sliceMs = message.sliceMs;
       try {
-        const writer = Writer.open(message.path);
+        const writer = Writer.open(message.path, { noSync: message.noSync });
         thread.writer = writer;
         const { created, damage } = writer;
         self.postMessage({ kind: "opened", created, ...(damage === undefined ? {} : { damage }) });

@@ -40,10 +40,16 @@ export class Writer implements Disposable {
   readonly #path: string;
   readonly #db: Database;
   readonly #memory: WriterMemory = { reservedIds: new Map(), blocks: new Map() };
+  readonly #noSync: boolean;
   #synced = true;
 
-  private constructor(path: string, opened: { db: Database; created: boolean; damage: DamageReport | undefined }) {
+  private constructor(
+    path: string,
+    opened: { db: Database; created: boolean; damage: DamageReport | undefined; noSync: boolean },
+  ) {
     this.#path = path;
+    this.#noSync = opened.noSync;
+    if (opened.noSync) opened.db.exec("PRAGMA synchronous = OFF");
     this.#db = opened.db;
     this.created = opened.created;
     this.damage = opened.damage;
@@ -53,11 +59,11 @@ export class Writer implements Disposable {
    * Opens or makes the file. A damaged one is put aside and what can be read of it is copied into a new one.
    * @throws Error for a file of a later version, or a folder that cannot be written
    */
-  static open(path: string): Writer {
+  static open(path: string, { noSync = false }: { readonly noSync?: boolean } = {}): Writer {
     mkdirSync(dirname(path), { recursive: true, mode: FOLDER_MODE });
     const created = !existsSync(path);
     try {
-      return new Writer(path, { db: openChecked(path), created, damage: undefined });
+      return new Writer(path, { db: openChecked(path), created, damage: undefined, noSync });
     } catch (error) {
       const code = sqliteCode(error);
       if (
@@ -68,7 +74,7 @@ export class Writer implements Disposable {
       }
       const quarantined = quarantine(path);
       const db = openChecked(path);
-      return new Writer(path, { db, created: true, damage: salvage(db, quarantined, messageOf(error)) });
+      return new Writer(path, { db, created: true, damage: salvage(db, quarantined, messageOf(error)), noSync });
     }
   }
 
@@ -159,7 +165,7 @@ export class Writer implements Disposable {
   }
 
   #setSynced(synced: boolean): void {
-    if (synced === this.#synced) return;
+    if (this.#noSync || synced === this.#synced) return;
     this.#db.exec(`PRAGMA synchronous = ${synced ? "FULL" : "NORMAL"}`);
     this.#synced = synced;
   }
