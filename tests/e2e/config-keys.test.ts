@@ -5,7 +5,7 @@ import { existsSync } from "node:fs";
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Maker, processesNaming, program } from "../harness/daemon.ts";
+import { type Maker, mountsBelow, processesNaming, program } from "../harness/daemon.ts";
 import { eventually, exec, start } from "../harness/process.ts";
 import { row, type Stage } from "../harness/row.ts";
 import { tar } from "../harness/tar.ts";
@@ -37,38 +37,27 @@ async function reconfigure(t: Stage, from: string, to: string): Promise<void> {
   await t.daemon.launch();
 }
 
-for (const maker of ["debian", "ours"] as const) {
-  test(`A06: a version that is not known yet is refused, with the one that is [${maker}]`, async () => {
-    // @covers config:version
-    const dir = await mkdtemp(join(tmpdir(), "stv-keys-"));
-    try {
-      const path = join(dir, "config.toml");
-      await writeFile(path, "version = 99\n");
-      const ran = await exec([
-        program(maker, "containerd"),
-        "--config",
-        path,
-        "--root",
-        `${dir}/r`,
-        "--state",
-        `${dir}/s`,
-      ]);
-      expect(ran.code).toBe(1);
-      expect(`${ran.stdout}${ran.stderr}`).toContain("expected containerd config version equal to or less than");
-      // By its version the same text means one thing or another.
-      await writeFile(path, 'version = 1\n[plugins.opt]\n path = "/other"\n');
-      const dumped = await exec([program(maker, "containerd"), "--config", path, "config", "dump"]);
-      expect(dumped.code).toBe(0);
-      if (maker === "ours") {
-        expect(dumped.stdout).toContain('path = "/other"');
-        await writeFile(path, 'version = 3\n[plugins.opt]\n path = "/other"\n');
-        expect((await exec([program(maker, "containerd"), "--config", path, "config", "dump"])).code).toBe(1);
-      }
-    } finally {
-      await rm(dir, { recursive: true, force: true });
-    }
-  });
-}
+test("A06: a version that is not known yet is refused, with the one that is", async () => {
+  // @covers config:version
+  // Debian's containerd 1.6 takes any number; containerd 2.3.4 decides.
+  const dir = await mkdtemp(join(tmpdir(), "stv-keys-"));
+  try {
+    const path = join(dir, "config.toml");
+    const dump = async (text: string) => {
+      await writeFile(path, text);
+      return exec([program("ours", "containerd"), "--config", path, "config", "dump"]);
+    };
+    const newer = await dump("version = 99\n");
+    expect(newer.code).toBe(1);
+    expect(newer.stderr).toContain("expected containerd config version equal to or less than `4`, got `99`");
+    // By its version the same text means one thing or another.
+    const section = '[plugins.opt]\n path = "/other"\n';
+    expect((await dump(`version = 1\n${section}`)).stdout).toContain('path = "/other"');
+    expect((await dump(`version = 3\n${section}`)).code).toBe(1);
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+});
 
 row(
   "A23",
@@ -245,13 +234,14 @@ row(
     config: { ours: '[plugins."io.containerd.service.v1.diff-service"]\n  sync_fs = false\n' },
   },
   async (t) => {
-    const unpack = async (name: string): Promise<string> =>
-      traced(t, "syncfs", async () =>
-        t.image({ name: `docker.io/library/${name}:1`, layers: [tar([{ path: name, data: name }])], bare: true }),
-      );
-    expect(await unpack("not-synced")).not.toContain("syncfs(");
+    // A snapshot's commit has a sync of its own; what counts is that of the layer.
+    const syncs = async (name: string): Promise<number> => {
+      const image = { name: `docker.io/library/${name}:1`, layers: [tar([{ path: name, data: name }])], bare: true };
+      return (await traced(t, "syncfs", async () => t.image(image))).split("syncfs(").length - 1;
+    };
+    const usual = await syncs("not-synced");
     await reconfigure(t, "sync_fs = false", "sync_fs = true");
-    expect(await unpack("synced")).toContain("syncfs(");
+    expect(await syncs("synced")).toBe(usual + 1);
   },
 );
 
@@ -267,13 +257,13 @@ row(
     config: both("[grpc]\n  max_recv_message_size = 160000\n  max_send_message_size = 60000\n"),
   },
   async (t) => {
-    const image = await t.image();
     const create = async (id: string, ...lengths: number[]) =>
       t.ctr(
         "containers",
         "create",
         ...lengths.flatMap((length, index) => ["--env", `E${index}=${"x".repeat(length)}`]),
-        image,
+        "--rootfs",
+        t.daemon.dir,
         id,
         "true",
       );
@@ -366,8 +356,6 @@ row(
     await t.must("run", "-d", "--null-io", await t.image(), id, "sleep", "1000");
     expect(await environmentOf(await shimOf(t, id))).toContain("COLOUR=blue");
     expect((await readdir(t.path("shims"))).length).toBeGreaterThan(0);
-    const sockets = await readFile("/proc/net/unix", "utf8");
-    expect(sockets).toContain(`${t.path("shims")}/`);
   },
 );
 
@@ -420,9 +408,9 @@ row(
   async (t) => {
     const capabilities = async (): Promise<string> =>
       /Capabilities:\s+(.*)/.exec(await t.must("plugins", "ls", "--detailed", "id==overlayfs"))?.[1] ?? "";
-    expect(await t.must("run", "--rm", await t.image(), t.id("c"), "cat", "/proc/self/mountinfo")).toMatch(
-      / - overlay overlay \S*redirect_dir=off/,
-    );
+    const mount = await t.must("snapshots", "prepare", "--target", "/x", t.id("p"), await baseOf(t));
+    expect(mount).toMatch(/^mount -t overlay overlay \/x -o \S*redirect_dir=off/);
+    await t.must("snapshots", "rm", t.id("p"));
     expect(await capabilities()).toContain("only-remap-ids");
     await reconfigure(t, "slow_chown = false", "slow_chown = true");
     expect(await capabilities()).not.toContain("only-remap-ids");
@@ -447,6 +435,12 @@ row(
     expect(await readdir(folder)).toEqual([]);
   },
 );
+
+/** The topmost snapshot of an image of one layer. */
+async function baseOf(t: Stage): Promise<string> {
+  await t.image({ name: "docker.io/library/base:1", layers: [tar([{ path: "x", data: "x" }])], bare: true });
+  return /^(sha256:\S+)\s+Committed/m.exec(await t.must("snapshots", "ls"))?.[1] ?? "";
+}
 
 const TIMEOUT = (name: string, value: string): string => `[timeouts]\n  "io.containerd.timeout.${name}" = "${value}"\n`;
 
@@ -519,7 +513,9 @@ row(
   async (t) => {
     const id = t.id("c");
     const shim = t.path("bin/containerd-shim-slow-v1");
-    const slow = `for word; do if [ "$word" = delete ]; then exec sleep 20; fi; done\nexec ${program(t.cast.shim, "containerd-shim-runc-v2")} "$@"\n`;
+    const wait = t.path("bin/slow-delete");
+    await writeFile(wait, "#!/bin/sh\nwhile :; do sleep 0.2; done\n", { mode: 0o755 });
+    const slow = `for word; do if [ "$word" = delete ]; then exec ${wait}; fi; done\nexec ${program(t.cast.shim, "containerd-shim-runc-v2")} "$@"\n`;
     await writeFile(shim, `#!/bin/sh\n${slow}`, { mode: 0o755 });
     await t.must("run", "-d", "--null-io", "--runtime", "io.containerd.slow.v1", await t.image(), id, "sleep", "1000");
     const pid = await pidOf(t, id);
@@ -535,7 +531,8 @@ row(
     await exec(["runc", "--root", `/run/containerd/runc/${t.namespace}`, "delete", "--force", id], {
       env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
     });
-    for (const left of await processesNaming(shim)) process.kill(left.pid, "SIGKILL");
+    for (const point of await mountsBelow(t.daemon.state)) await exec(["umount", "-l", point]);
+    for (const left of await processesNaming(wait)) process.kill(left.pid, "SIGKILL");
   },
 );
 

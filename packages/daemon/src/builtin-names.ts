@@ -15,6 +15,7 @@ export function builtinNames(): ReadonlySet<string> {
       timeouts: {},
       streamProcessors: {},
       proxyPlugins: {},
+      noSync: false,
       version: { version: "", revision: "" },
       deprecations: createDeprecationLog(),
       records: () => [],

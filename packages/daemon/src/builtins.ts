@@ -38,6 +38,8 @@ export interface BuiltinOptions {
   /** `[stream_processors]` by id. */
   readonly streamProcessors: Readonly<Record<string, unknown>>;
   readonly proxyPlugins: Readonly<Record<string, unknown>>;
+  /** Key `no_sync` of the metadata, whose file belongs to a plugin without a section. */
+  readonly noSync: boolean;
   readonly version: { readonly version: string; readonly revision: string };
   readonly deprecations: DeprecationLog;
   /** What the graph tells clients of itself. */
@@ -110,7 +112,7 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
         const { MetadataDatabase } = await import("@stevedore/plugins/metadata/database");
         const directory = folder(PluginType.metadata, "bolt");
         return context.cleanup.use(
-          await MetadataDatabase.open({ directory, noSync: flagAt(context.config, "no_sync"), log: context.log }),
+          await MetadataDatabase.open({ directory, noSync: options.noSync, log: context.log }),
         );
       },
     }),

@@ -5,7 +5,7 @@ import { PluginType } from "@stevedore/plugins/ids";
 import type { DaemonArguments } from "./arguments.ts";
 import { builtins } from "./builtins.ts";
 import { durationMs } from "./config/duration.ts";
-import { textAt } from "./config/read.ts";
+import { flagAt, textAt } from "./config/read.ts";
 import { CGROUP_V1, createDeprecationLog, hostUsesCgroupV1 } from "./deprecations.ts";
 import { PluginGraph } from "./graph.ts";
 import { applyOomScore, joinCgroup, lockRoot, makeFolders } from "./host.ts";
@@ -79,6 +79,7 @@ async function startGraph(args: DaemonArguments, settings: Settings, log: Logger
     timeouts: settings.timeouts,
     streamProcessors: settings.streamProcessors,
     proxyPlugins: settings.proxyPlugins,
+    noSync: flagAt(settings.pluginConfig("io.containerd.metadata.v1.bolt"), "no_sync"),
     version: args.version,
     deprecations,
     records: (platform) => graph?.records(platform) ?? [],
