@@ -3,7 +3,15 @@ import { expect } from "bun:test";
 import { existsSync } from "node:fs";
 import { mkdir, readFile, readlink, rm, symlink, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
+import { createLogger } from "@stevedore/base";
+import { createLocalContent } from "@stevedore/plugins/content-local/store";
+import { createEventExchange } from "@stevedore/plugins/events/impl";
+import { contentService } from "@stevedore/services/content";
+import { Content } from "@stevedore/wire/gen/containerd/services/content/v1/content_pb";
+import { createGrpcServer } from "@stevedore/wire/grpc/server";
+import { Router } from "@stevedore/wire/rpc/index";
 import { Daemon, type Maker } from "../harness/daemon.ts";
+import { digestOf, IMAGE, ociArchive } from "../harness/images.ts";
 import { eventually, exec } from "../harness/process.ts";
 import { row, type Stage } from "../harness/row.ts";
 
@@ -345,9 +353,58 @@ row(
     const leases = await ctr("leases", "ls");
     expect([leases.code, leases.stderr]).toEqual([
       1,
-      "ctr: unknown service containerd.services.leases.v1.Leases: not implemented\n",
+      "ctr: failed to list leases: unknown service containerd.services.leases.v1.Leases: not implemented\n",
     ]);
     expect((await ctr("snapshots", "--snapshotter", "native", "ls")).code).toBe(1);
     for (const list of ["images", "containers"]) expect((await ctr(list, "ls", "-q")).code).toBe(0);
   },
 );
+
+const FAR_CONTENT: Readonly<Record<Maker, (address: string) => string>> = {
+  debian: (address) =>
+    `version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.content.v1.content"]\n${farContent(address)}`,
+  ours: (address) => `version = 3\ndisabled_plugins = ["io.containerd.content.v1.content"]\n${farContent(address)}`,
+};
+
+function farContent(address: string): string {
+  const opt = '[plugins."io.containerd.internal.v1.opt"]\n  path = "@dir@/opt"\n';
+  return `${opt}[proxy_plugins.far]\n  type = "content"\n  address = ${JSON.stringify(address)}\n`;
+}
+
+/** A content store of this process on a socket, as somebody's plugin would be: no namespaces, no leases, only blobs. */
+async function farStore(folder: string): Promise<AsyncDisposable & { readonly address: string }> {
+  const address = `${folder}/content.sock`;
+  await mkdir(folder);
+  const content = await createLocalContent({ directory: folder });
+  const events = createEventExchange({ eventField: () => undefined, log: createLogger() });
+  // Events belong to a namespace, which not everybody who calls names.
+  events.publish = async () => undefined;
+  const router = new Router().service(Content, contentService({ content, events }));
+  const server = createGrpcServer({ router });
+  await server.serveUnix(address);
+  return { address, [Symbol.asyncDispose]: async () => server.stop() };
+}
+
+row("O05", "content in another process: written, read, and all of an image", { casts: ["peer", "ours"] }, async (t) => {
+  const folder = t.path(t.id("far"));
+  await using far = await farStore(folder);
+  const wholeConfig = FAR_CONTENT[t.cast.daemon](far.address);
+  await using daemon = await Daemon.start({ maker: t.cast.daemon, wholeConfig });
+  const ctr = async (stdin: string, ...args: string[]) => daemon.ctr(t.cast.client, "default", args, { stdin });
+  const plugins = (await ctr("", "plugins", "ls")).stdout;
+  expect(plugins).toMatch(/content\.v1\s+far\s/);
+  expect(plugins).not.toMatch(/content\.v1\s+content\s/);
+  const digest = digestOf(Buffer.from("far away"));
+  expect(await ctr("far away", "content", "ingest", "--expected-digest", digest, "r")).toMatchObject({ code: 0 });
+  expect(await ctr("", "content", "get", digest)).toMatchObject({ code: 0, stdout: "far away" });
+  // It lies there, and nowhere here.
+  expect(await readFile(`${folder}/blobs/${digest.replace(":", "/")}`, "utf8")).toBe("far away");
+  expect(existsSync(`${daemon.root}/io.containerd.content.v1.content/blobs/${digest.replace(":", "/")}`)).toBe(false);
+  const archive = t.path(t.id("far.tar"));
+  await writeFile(archive, await ociArchive({}));
+  expect(await ctr("", "images", "import", archive)).toMatchObject({ code: 0 });
+  const ran = await ctr("", "run", "--rm", IMAGE, t.id("c"), "echo", "from afar");
+  expect(ran).toEqual({ code: 0, stdout: "from afar\n", stderr: "" });
+  expect(await ctr("", "content", "rm", digest)).toMatchObject({ code: 0 });
+  expect((await ctr("", "content", "get", digest)).stderr).toContain("not found");
+});

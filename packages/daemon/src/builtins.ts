@@ -52,6 +52,24 @@ interface SnapshotterPlugin {
   readonly snapshotter: Snapshotter;
 }
 
+function isContentStore(value: unknown): value is ContentStore {
+  return typeof value === "object" && value !== null && "writer" in value && "listStatuses" in value;
+}
+
+/**
+ * The one content store, ours or a proxy's: containerd takes no other number.
+ * @throws failed-precondition
+ */
+function theContentStore(stores: ReadonlyMap<string, ContentStore>): ContentStore {
+  const [only, second] = stores.values();
+  if (only !== undefined && second === undefined) return only;
+  const found = [...stores.keys()].map((id) => `${PluginType.content}.${id}`).join(" and ");
+  throw classified(
+    "failed-precondition",
+    `the metadata store takes one content store, found ${found === "" ? "none" : found}; name those it should not take in disabled_plugins: failed precondition`,
+  );
+}
+
 function isSnapshotterPlugin(value: unknown): value is SnapshotterPlugin {
   return typeof value === "object" && value !== null && "kind" in value && value.kind === "snapshotter";
 }
@@ -118,7 +136,12 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
     }),
     plugin({
       key: Key.metadata,
-      requires: [Key.content, Key.events, Key.database, { type: PluginType.snapshotter, id: ANY }],
+      requires: [
+        { type: PluginType.content, id: ANY },
+        Key.events,
+        Key.database,
+        { type: PluginType.snapshotter, id: ANY },
+      ],
       start: async (context) => {
         const [{ openStores }, { DATABASE_FILE }] = await Promise.all([
           import("./stores.ts"),
@@ -128,7 +151,7 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
         context.export("policy", textAt(context.config, "content_sharing_policy"));
         return openStores({
           database: context.get(Key.database),
-          content: context.get(Key.content),
+          content: theContentStore(context.all(PluginType.content, isContentStore)),
           events: context.get(Key.events),
           snapshotters: mapValues(context.all(PluginType.snapshotter, isSnapshotterPlugin), (made) => made.snapshotter),
           sharing: textAt(context.config, "content_sharing_policy"),
