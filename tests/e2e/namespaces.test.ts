@@ -4,6 +4,19 @@ import { row } from "../harness/row.ts";
 
 const columns = (text: string): string[] => (text.split("\n")[0] ?? "").trim().split(/\s+/);
 
+row("E02", "the help lists the commands with their short names, which do the same", {}, async (t) => {
+  for (const group of ["namespaces", "namespace", "ns"]) {
+    const help = await t.must(group, "--help");
+    for (const names of ["create, c", "list, ls", "remove, rm", "label"])
+      expect(help).toMatch(new RegExp(`^\\s+${names}\\s{2,}\\S`, "m"));
+  }
+  await t.must("namespace", "c", t.id("a"));
+  expect((await t.must("ns", "list", "-q")).split("\n")).toContain(t.id("a"));
+  await t.must("namespaces", "label", t.id("a"), "x=1");
+  expect(await t.must("ns", "ls")).toMatch(new RegExp(`^${t.id("a")}\\s+x=1`, "m"));
+  expect(await t.must("namespace", "remove", t.id("a"))).toBe(`${t.id("a")}\n`);
+});
+
 row(
   "E03",
   "namespaces ls has the columns NAME and LABELS, and -q the names alone",

@@ -25,6 +25,8 @@ export type ImageOptions = {
   /** Layers above the busybox one, lowest first, as tar archives. */
   readonly layers?: readonly Uint8Array[];
   readonly compress?: "none" | "gzip" | "zstd";
+  /** More at the top of the image's configuration, over what is made for it. */
+  readonly extra?: Readonly<Record<string, unknown>>;
   /** Leaves the busybox layer away. */
   readonly bare?: boolean;
 };
@@ -82,6 +84,7 @@ async function make(options: ImageOptions): Promise<Made> {
     },
     rootfs: { type: "layers", diff_ids: diffs.map(digestOf) },
     history: diffs.map(() => ({ created: "2000-01-01T00:00:00Z", created_by: "test" })),
+    ...options.extra,
   });
   return { config, diffs, name: options.name ?? IMAGE };
 }
