@@ -1,4 +1,5 @@
 import { mkdirSync, mkdtempSync, realpathSync, rmdirSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { classified } from "@stevedore/base/errors";
 import { check, ERRNO, failed, isErrno, resultOrErrno, SyscallError } from "./errno.ts";
 import { AT, closeQuietly, O, OwnedFd, readInto } from "./fd.ts";
@@ -239,7 +240,7 @@ function mountMapped(step: MountStep, target: OsPath, { flags, data, namespace }
     );
   }
   using stack = new DisposableStack();
-  const dir = mkdtempSync(`${TEMP_ROOT}/ovl-idmapped`);
+  const dir = mkdtempSync(`${tmpdir()}/ovl-idmapped`);
   stack.defer(() => rmdirSync(dir));
   let count = 0;
   const options = data.map((option) => {
@@ -557,11 +558,8 @@ export function unmountRecursive(target: string, options: UnmountOptions = {}): 
   }
 }
 
-/** Where temporary mounts are made when the caller names no folder. */
-const TEMP_ROOT = "/tmp";
-
 export interface TempMountOptions {
-  /** Folder the temporary mount point is made in. Default /tmp. */
+  /** Folder the temporary mount point is made in. Default $TMPDIR, else /tmp. */
   readonly root?: string;
 }
 
@@ -574,7 +572,7 @@ export async function withTempMount<T>(
   use: (dir: string) => Promise<T> | T,
   options: TempMountOptions = {},
 ): Promise<T> {
-  const dir = mkdtempSync(`${options.root ?? TEMP_ROOT}/containerd-mount`);
+  const dir = mkdtempSync(`${options.root ?? tmpdir()}/containerd-mount`);
   using stack = new DisposableStack();
   stack.defer(() => rmdirSync(dir));
   using namespaces = await userNamespacesFor(steps);
