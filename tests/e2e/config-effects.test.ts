@@ -104,6 +104,24 @@ row(
 );
 
 row(
+  "A10",
+  "typographic quotes, as the section is printed in places, are refused with the line they are on",
+  { casts: ENDS },
+  async (t) => {
+    const file = t.path(t.id("printed.toml"));
+    await writeFile(file, "[plugins]\n  [plugins.linux]\n    runtime = “runc”\n");
+    for (const args of [["config", "dump"], []]) {
+      const refused = await containerd(t, "--config", file, ...args);
+      expect(refused.code).toBe(1);
+      expect(refused.stderr).toContain(file);
+      expect(refused.stderr).toMatch(/line 3, column 15|\(3, 15\)/);
+      // The peer shows the quote alone; ours says what to write instead.
+      expect(refused.stderr).toMatch(t.cast.daemon === "debian" ? /“/ : /typographic quotes, use "/);
+    }
+  },
+);
+
+row(
   "A11",
   "shim_debug: the shim is started in debug, and what it logs is in the daemon's log",
   {
@@ -456,6 +474,54 @@ row(
   },
 );
 
+row(
+  "A35",
+  "the same keys in a file of version 2, by the plugin's whole name",
+  {
+    casts: ENDS,
+    wholeConfig: forBoth(`version = 2
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[plugins."io.containerd.internal.v1.opt"]
+  path = "@dir@/opt"
+[plugins."io.containerd.runtime.v1.linux"]
+  shim = "containerd-shim"
+  runtime = "runc"
+  runtime_root = ""
+  no_shim = false
+  shim_debug = false
+`),
+  },
+  async (t) => {
+    expect(await t.must("run", "--rm", await t.image(), t.id("c"), "echo", "runs")).toBe("runs\n");
+    if (t.cast.daemon === "ours") expect(await t.daemon.log).toContain("runtime v1 has been removed");
+  },
+);
+
+row("A25 A27 A31 A32 A34", "config default shows these keys with their defaults", { casts: ENDS }, async (t) => {
+  const shown = await containerd(t, "config", "default");
+  expect(shown).toMatchObject({ code: 0, stderr: "" });
+  const text = shown.stdout.replaceAll("'", '"').replaceAll(/\[ (.*) \]/g, "[$1]");
+  const section = (name: string): string[] => {
+    const lines = text.split("\n").map((line) => line.trim());
+    const at = lines.indexOf(`[${name}]`);
+    const end = lines.findIndex((line, n) => n > at && line.startsWith("["));
+    return at < 0 ? [] : lines.slice(at, end < 0 ? undefined : end + 1);
+  };
+  const plugin = (id: string): string[] => section(`plugins."io.containerd.${id}"`);
+  const peer = t.cast.daemon === "debian";
+  // Version 2 has the socket in a section of its own; its empty address stands for what today's version writes out.
+  const ttrpc = peer ? section("ttrpc") : plugin("server.v1.ttrpc");
+  const address = peer ? "" : "/run/containerd/containerd.sock.ttrpc";
+  for (const line of [`address = "${address}"`, "uid = 0", "gid = 0"]) expect(ttrpc).toContain(line);
+  expect(section("cgroup")).toContain('path = ""');
+  expect(plugin("internal.v1.opt")).toContain('path = "/opt/containerd"');
+  expect(plugin("metadata.v1.bolt")).toContain('content_sharing_policy = "shared"');
+  expect(plugin("runtime.v2.task")).toContain('platforms = ["linux/amd64"]');
+  // Since version 3 core scheduling is asked for in the shims' environment.
+  if (peer) expect(plugin("runtime.v2.task")).toContain("sched_core = false");
+  else expect(plugin("shim.v1.manager")).toContain("env = []");
+});
+
 /** A snapshotter in memory, as a plugin of another process serves one, and what it was asked. */
 function farSnapshotter(source: string): { readonly router: Router; readonly asked: string[] } {
   const asked: string[] = [];
@@ -504,6 +570,10 @@ row("A39", "a proxy plugin: a snapshotter that another process serves", { casts:
       maker: t.cast.daemon,
       config: `[proxy_plugins.far]\n  type = "snapshot"\n  address = "${address}"\n`,
     });
+    const dumped = await containerd(t, "--config", daemon.configPath, "config", "dump");
+    const table = /\[proxy_plugins\.["']?far["']?\]\s((?:(?!\s*\[).*\n)*)/.exec(dumped.stdout)?.[1] ?? "";
+    expect(table).toMatch(/type = ["']snapshot["']/);
+    expect(table.replaceAll("'", '"')).toContain(`address = "${address}"`);
     const [namespace, key] = [t.id("proxied"), t.id("key")];
     const ctr = async (...args: string[]) => daemon.ctr(t.cast.client, namespace, args);
     const far = async (...args: string[]) => ctr("snapshots", "--snapshotter", "far", ...args);
