@@ -264,6 +264,45 @@ for (const { name, path, there } of RUNTIMES) {
       await expect(manager.get(context, { containerId: "a", execId: "" })).rejects.toThrow("task a not found");
     });
 
+    test("a create or delete whose caller gives up is carried to its end", async () => {
+      const { manager, add, folders } = await world(`${short}-given-up`, runtime);
+      const state = join(folders.root, "../runc/test");
+      const bound = { type: "bind", source: rootfs, target: "", options: ["rbind"] };
+      const request = { rootfs: [bound], io: NO_IO, runtimePath: "" };
+      for (const [round, delay] of [0, 20, 60, 100, 150].entries()) {
+        const id = `g${round}`;
+        add(id, ["sleep", "100"]);
+        const caller = new AbortController();
+        const given = backgroundContext({ namespace: "test", signal: caller.signal });
+        const created = manager.create(given, { containerId: id, ...request }).then(
+          () => true,
+          () => false,
+        );
+        await Bun.sleep(delay);
+        caller.abort(new Error("gone"));
+        if (await created) await manager.delete(context, { containerId: id, execId: "" });
+        // Once nothing of it is left, its id is free again.
+        await eventually(async () => {
+          const bundles = await readdir(join(folders.state, "test")).catch(() => []);
+          return bundles.length === 0 && (await readdir(state).catch(() => [])).length === 0;
+        });
+        await eventually(() =>
+          manager.create(context, { containerId: id, ...request }).then(
+            () => true,
+            () => false,
+          ),
+        );
+        const other = new AbortController();
+        const halfway = manager
+          .delete(backgroundContext({ namespace: "test", signal: other.signal }), { containerId: id, execId: "" })
+          .catch(() => undefined);
+        other.abort(new Error("gone"));
+        await halfway;
+        await eventually(async () => (await manager.list(context)).length === 0);
+        await eventually(async () => (await readdir(join(folders.state, "test"))).length === 0);
+      }
+    });
+
     test("execs, kill, pause and resume", async () => {
       const { manager, exchange, add } = await world(`${short}-exec`, runtime);
       add("b", ["sleep", "100"]);
