@@ -306,27 +306,31 @@ class NamespacedWriter implements ContentWriter {
     checkLabels(options.labels ?? {});
     const found = this.#found(options);
     using _held = await digests.acquire(found.digest, context.signal);
-    if (this.#inner !== undefined) {
-      await this.#inner
-        .commit(context, {
-          size: found.size,
-          ...(options.expected === undefined ? {} : { expected: options.expected }),
-        })
-        .catch((error: unknown) => {
-          // Another namespace has it: the file is the same.
-          if (!isErrorClass(error, "already-exists")) throw error;
-        });
-    }
+    const digest =
+      this.#inner === undefined
+        ? found.digest
+        : await this.#inner
+            .commit(context, {
+              size: found.size,
+              ...(options.expected === undefined ? {} : { expected: options.expected }),
+            })
+            .catch((error: unknown) => {
+              // Another namespace has it: the file is the same.
+              if (found.digest === "" || !isErrorClass(error, "already-exists")) throw error;
+              return found.digest;
+            });
+    // A backend in another process may tell the digest only when it commits.
+    using _heldToo = digest === found.digest ? undefined : await digests.acquire(digest, context.signal);
     const { existed, released } = await database.call("commitContent", {
       scope,
       ref,
-      digest: found.digest,
+      digest,
       size: found.size,
       labels: options.labels ?? {},
     });
     if (released !== "") this.#options.discard(released);
-    if (existed) throw classified("already-exists", `content ${found.digest}: already exists`);
-    return found.digest;
+    if (existed) throw classified("already-exists", `content ${digest}: already exists`);
+    return digest;
   }
 
   /** What is to be committed. @throws failed-precondition if it is not what the caller says */
@@ -348,8 +352,8 @@ class NamespacedWriter implements ContentWriter {
     }
     const digest = this.#inner.digest();
     // With another algorithm the backend hashes again and decides.
-    const comparable = wanted !== "" && algorithmOf(wanted) !== algorithmOf(digest);
-    return { size, digest: comparable ? wanted : digest };
+    const unknown = wanted !== "" && algorithmOf(wanted) !== algorithmOf(digest);
+    return { size, digest: unknown ? wanted : digest };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -66,6 +66,7 @@ export async function openProxyWriter(
       }
       // The next write at offset 0 makes the other side start over.
       offset = 0;
+      digest = "";
     },
     [Symbol.asyncDispose]: async () => stream.close(),
   };
