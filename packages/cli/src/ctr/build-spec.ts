@@ -1,10 +1,13 @@
 /** The spec that the flags of `ctr run` and `ctr containers create` ask for. */
 import { readFile } from "node:fs/promises";
+import { hostname } from "node:os";
 import { resolve } from "node:path";
+import { withContext } from "@stevedore/base";
 import type { ImageConfig } from "@stevedore/oci/manifest";
 import type { IdMapping, Spec } from "@stevedore/oci/runtime-spec";
 import { hostDevices } from "@stevedore/sdk/local/host-devices";
 import type { SpecSource } from "@stevedore/sdk/local/new-container";
+import { ownCapabilities } from "@stevedore/sdk/local/own-capabilities";
 import { readUserFiles, readUserFilesIn } from "@stevedore/sdk/local/root-files";
 import { SPEC_TYPE_URL } from "@stevedore/sdk/spec/any";
 import { defaultDeviceRules, defaultSpec } from "@stevedore/sdk/spec/default-spec";
@@ -26,6 +29,10 @@ export interface SpecRequest {
   readonly flags: ContainerFlags;
   /** Flags that only `ctr run` has; absent for `containers create`. */
   readonly run?: RunFlags;
+  /** Ends what is started on the way. */
+  readonly signal: AbortSignal;
+  /** Told of what is not as asked for and no reason to stop. */
+  readonly warn: (message: string) => void;
   /** Whether `--cgroup` was given, since "" means something. */
   readonly cgroupGiven: boolean;
   readonly args: readonly string[];
@@ -61,11 +68,17 @@ export async function buildSpec(request: SpecRequest, source: SpecSource): Promi
   if (flags.netHost) {
     spec.withHostNamespace(made, "network");
     spec.withHostNetworkFiles(made);
+    spec.withEnv(made, [`HOSTNAME=${hostname()}`]);
   }
   applyAnnotations(made, flags);
   for (const value of flags.withNs) spec.withNamespacePath(made, parseNamespace(value));
   applyResources(made, request);
-  applySecurity(made, flags);
+  await applySecurity(made, request);
+  if (flags.gpus.length > 0) {
+    const { gpuHook } = await import("@stevedore/sdk/local/gpus");
+    spec.withPrestartHook(made, gpuHook(flags.gpus.map(gpuIndex), process.env));
+  }
+  await applyBlockIo(made, request);
   for (const path of flags.device) spec.withDevices(made, await hostDevices(path));
   if (flags.rootfsPropagation !== "") spec.withRootfsPropagation(made, flags.rootfsPropagation);
   if (flags.hostname !== "") made.hostname = flags.hostname;
@@ -108,12 +121,12 @@ async function applyUser(made: Spec, request: SpecRequest, source: SpecSource): 
 
 async function applyPrivilege(made: Spec, { flags, run }: SpecRequest): Promise<void> {
   if (flags.privileged) {
-    spec.withPrivileged(made);
+    spec.withPrivileged(made, await ownCapabilities());
     if (run?.privilegedWithoutHostDevices !== true) {
       const devices = await hostDevices("/dev");
       spec.linuxOf(made).devices = devices;
+      spec.withAllDevicesAllowed(made);
     }
-    spec.withAllDevicesAllowed(made);
   } else if (run?.privilegedWithoutHostDevices === true) {
     throw new Error("can't use 'privileged-without-host-devices' without 'privileged' specified");
   }
@@ -167,8 +180,8 @@ function parseNofile(text: string): { type: string; soft: bigint; hard: bigint }
   return { type: "RLIMIT_NOFILE", soft, hard: match[2] === undefined ? soft : BigInt(match[2]) };
 }
 
-function applySecurity(made: Spec, flags: ContainerFlags): void {
-  if (flags.allowNewPrivs) spec.processOf(made).noNewPrivileges = false;
+async function applySecurity(made: Spec, { flags, signal }: SpecRequest): Promise<void> {
+  if (flags.allowNewPrivs) delete spec.processOf(made).noNewPrivileges;
   spec.checkCapabilities([...flags.capAdd, ...flags.capDrop]);
   if (flags.capAdd.length > 0) spec.withAddedCapabilities(made, flags.capAdd);
   if (flags.capDrop.length > 0) spec.withDroppedCapabilities(made, flags.capDrop);
@@ -176,20 +189,41 @@ function applySecurity(made: Spec, flags: ContainerFlags): void {
     if (flags.apparmorProfile !== "") {
       throw new Error("apparmor-profile conflicts with apparmor-default-profile");
     }
-    throw new Error(
-      "apparmor-default-profile needs a profile to be loaded, which this version does not do: not implemented",
-    );
+    const { loadDefaultProfile } = await import("@stevedore/sdk/local/apparmor");
+    await loadDefaultProfile(flags.apparmorDefaultProfile, signal);
+    spec.processOf(made).apparmorProfile = flags.apparmorDefaultProfile;
   }
   if (flags.apparmorProfile !== "") spec.processOf(made).apparmorProfile = flags.apparmorProfile;
   if (flags.rdtClass !== "") spec.linuxOf(made).intelRdt = { closID: flags.rdtClass };
 }
 
+function gpuIndex(text: string): number {
+  const index = Number(text);
+  if (text === "" || !Number.isSafeInteger(index))
+    throw new Error(`invalid value ${JSON.stringify(text)} for flag -gpus`);
+  return index;
+}
+
+async function applyBlockIo(made: Spec, { flags, warn }: SpecRequest): Promise<void> {
+  if (flags.blockioConfigFile === "" && flags.blockioClass === "") return;
+  const { readBlockIoClasses } = await import("@stevedore/sdk/local/blockio");
+  const classes =
+    flags.blockioConfigFile === ""
+      ? undefined
+      : await readBlockIoClasses(flags.blockioConfigFile, warn).catch((error: unknown) => {
+          throw withContext("blockio-config-file error", error);
+        });
+  if (flags.blockioClass === "") return;
+  const limits = classes?.get(flags.blockioClass);
+  if (limits === undefined) {
+    const name = JSON.stringify(flags.blockioClass);
+    throw new Error(`blockio-class error: no OCI BlockIO parameters for class ${name}`);
+  }
+  spec.withBlockIo(made, limits);
+}
+
 function refuseUnsupported(flags: ContainerFlags): void {
-  const later: readonly (readonly [boolean, string])[] = [
-    [flags.gpus.length > 0, "--gpus"],
-    [flags.blockioClass !== "" || flags.blockioConfigFile !== "", "--blockio-class"],
-    [flags.sandbox !== "", "--sandbox"],
-  ];
+  const later: readonly (readonly [boolean, string])[] = [[flags.sandbox !== "", "--sandbox"]];
   for (const [given, name] of later) if (given) throw new Error(`${name} is not in this version: not implemented`);
 }
 

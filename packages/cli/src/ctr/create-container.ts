@@ -15,6 +15,7 @@ export interface CreateRequest {
   readonly run?: RunFlags;
   readonly cgroupGiven: boolean;
   readonly namespace: string;
+  readonly warn: (message: string) => void;
 }
 
 /** Creates the container that the command line asks for. */
@@ -51,6 +52,8 @@ export async function createFromFlags(session: Session, request: CreateRequest):
             {
               id,
               namespace: request.namespace,
+              signal: session.context.signal,
+              warn: request.warn,
               flags,
               ...(run === undefined ? {} : { run }),
               cgroupGiven: request.cgroupGiven,

@@ -21,6 +21,7 @@ export const command = ctrCommand({
       run: flags,
       cgroupGiven: given.has("cgroup"),
       namespace: globals.namespace,
+      warn: (message) => io.stderr.write(logLine("warning", message)),
     });
     await using undo = new AsyncDisposableStack();
     let taskDeleted = false;

@@ -33,6 +33,9 @@ export interface NewContainerOptions {
   readonly spec: (source: SpecSource) => Promise<Spec | AnyValue>;
 }
 
+/** containerd's limit of a label: the bytes of its key and value together. */
+const MAX_LABEL_BYTES = 4096;
+
 const DEFAULT_SNAPSHOTTER = "overlayfs";
 
 /** A container that was just made, with the mounts of its snapshot: none without a snapshot. */
@@ -50,7 +53,7 @@ export async function createContainer(
   const { image } = options;
   if (image === undefined)
     return withLease(client.leases, context, async (leased) => putContainer(client, leased, { options }));
-  const { target } = await client.images.get(context, image.name);
+  const { target, labels: imageLabels } = await client.images.get(context, image.name);
   const of = { target, matcher: image.matcher, snapshotter: options.snapshotter, syncFs: options.syncFs ?? false };
   const reading = platformManifest(client.content, context, of);
   // It runs beside the making of the lease, which may fail first.
@@ -78,7 +81,7 @@ export async function createContainer(
         if (!isErrorClass(error, "not-found")) throw error;
       });
     });
-    const container = await putContainer(client, leased, { options, config, mounts });
+    const container = await putContainer(client, leased, { options, config, mounts, imageLabels });
     undo.move();
     return container;
   });
@@ -88,10 +91,11 @@ interface Prepared {
   readonly options: NewContainerOptions;
   readonly config?: ImageConfig;
   readonly mounts?: readonly Mount[];
+  readonly imageLabels?: Readonly<Record<string, string>>;
 }
 
 async function putContainer(client: Client, context: RequestContext, of: Prepared): Promise<NewContainer> {
-  const { options, config, mounts } = of;
+  const { options, config, mounts, imageLabels = {} } = of;
   const made = await options.spec({
     ...(config === undefined ? {} : { image: config }),
     ...(mounts === undefined ? {} : { mounts }),
@@ -99,7 +103,7 @@ async function putContainer(client: Client, context: RequestContext, of: Prepare
   const stopSignal = config === undefined ? {} : { [Label.imageStopSignal]: config.config?.StopSignal ?? "SIGTERM" };
   const container = await client.containers.create(context, {
     id: options.id,
-    labels: { ...stopSignal, ...options.labels },
+    labels: { ...config?.config?.Labels, ...validLabels(imageLabels), ...options.labels, ...stopSignal },
     image: options.image?.name ?? "",
     runtime: options.runtime,
     spec: isAny(made) ? made : jsonAny(SPEC_TYPE_URL, toJson(made)),
@@ -109,6 +113,14 @@ async function putContainer(client: Client, context: RequestContext, of: Prepare
     extensions: options.extensions ?? {},
   });
   return { ...container, mounts: mounts ?? [] };
+}
+
+/** An image's labels are not bound by the limit that a container's are: those beyond it are left behind, as in the peer. */
+function validLabels(labels: Readonly<Record<string, string>>): Record<string, string> {
+  const size = (text: string): number => Buffer.byteLength(text);
+  return Object.fromEntries(
+    Object.entries(labels).filter(([key, value]) => size(key) + size(value) <= MAX_LABEL_BYTES),
+  );
 }
 
 function isAny(made: Spec | AnyValue): made is AnyValue {
