@@ -342,6 +342,7 @@ async function shared(t: Stage): Promise<{ readonly refused: string; readonly of
 
 const sharing = (policy: string): string =>
   `[plugins."io.containerd.metadata.v1.bolt"]\n  content_sharing_policy = "${policy}"\n`;
+// @covers config:plugins.io.containerd.metadata.v1.bolt.content_sharing_policy
 const SHARING = ["config:plugins.io.containerd.metadata.v1.bolt.content_sharing_policy"];
 
 row(

@@ -563,3 +563,59 @@ row(
     }
   },
 );
+
+/** Between a shim's socket and its daemon: passes all on but what follows the word Shutdown. */
+const SWALLOWER = `const net = require("node:net");
+const [, , real, own] = process.argv;
+net.createServer((client) => {
+  const shim = net.connect(real);
+  let deaf = false;
+  client.on("data", (bytes) => {
+    deaf ||= bytes.includes("Shutdown");
+    if (!deaf) shim.write(bytes);
+  });
+  shim.on("data", (bytes) => client.write(bytes));
+  for (const [one, other] of [[client, shim], [shim, client]]) one.on("close", () => other.destroy()).on("error", () => other.destroy());
+}).listen(own);
+`;
+
+row(
+  "A27",
+  "a shim that does not end when it is told to holds the deletion up for the shutdown time-out",
+  {
+    // Debian's shim serves one container and is told to end after it.
+    casts: ["peer", "their-shim"],
+    covers: ["config:timeouts.io.containerd.timeout.shim.shutdown"],
+    config: both(TIMEOUT("shim.shutdown", "6s")),
+  },
+  async (t) => {
+    const [wrapper, relay, own] = [t.path("bin/containerd-shim-deaf-v1"), t.path("relay.cjs"), t.path("relay.sock")];
+    await writeFile(relay, SWALLOWER);
+    const real = program("debian", "containerd-shim-runc-v2");
+    await writeFile(
+      wrapper,
+      `#!/bin/sh
+last=
+for last; do :; done
+[ "$last" = start ] || exec ${real} "$@"
+address=$(${real} "$@") || exit 1
+${process.execPath} ${relay} "\${address#unix://}" ${own} >/dev/null 2>&1 </dev/null &
+while ! [ -S ${own} ]; do sleep 0.05; done
+echo unix://${own}
+`,
+      { mode: 0o755 },
+    );
+    const id = t.id("c");
+    await t.must("run", "-d", "--null-io", "--runtime", "io.containerd.deaf.v1", await t.image(), id, "sleep", "1000");
+    const shim = await shimOf(t, id);
+    await t.must("tasks", "kill", "-s", "KILL", id);
+    await eventually("the task to stop", async () =>
+      (await t.must("tasks", "ls")).includes("STOPPED") ? true : undefined,
+    );
+    const ms = await took(async () => t.ctr("tasks", "rm", id));
+    process.kill(shim, "SIGKILL");
+    for (const left of await processesNaming(relay)) process.kill(left.pid, "SIGKILL");
+    expect(ms).toBeGreaterThan(5_500);
+    expect(ms).toBeLessThan(10_000);
+  },
+);

@@ -50,7 +50,12 @@ row(
   "G36",
   "shim state is the task's, for each of the containers that share a shim",
   {
-    covers: ["cmd:ctr shim state", "flag:ctr shim --id", "flag:ctr shim state --task-id"],
+    covers: [
+      "cmd:ctr shim state",
+      "flag:ctr shim --id",
+      "flag:ctr shim state --task-id",
+      "flag:ctr shim state --api-version",
+    ],
     config: CONFIG,
     casts: ["peer", "ours", "our-daemon", "our-ctr", "our-shim", "their-shim"],
   },
@@ -183,6 +188,27 @@ row(
     await eventually("the shim to end", async () =>
       (await at("state", "--task-id", id, ...version)).stderr.includes("fail to connect") ? true : undefined,
     );
+  },
+);
+
+row(
+  "G36",
+  "shim exec --tty gives the process a terminal",
+  { covers: ["flag:ctr shim exec --tty"], config: CONFIG, casts: ["ours", "our-ctr"] },
+  async (t) => {
+    const id = t.id("c");
+    await t.must("run", "-d", await t.image(), id, "sleep", "1000");
+    const spec = t.path("terminal.json");
+    const command = "test -t 1 && echo a terminal || echo none";
+    const user = { uid: 0, gid: 0 };
+    await writeFile(spec, JSON.stringify({ args: ["sh", "-c", command], cwd: "/", env: ["PATH=/bin"], user }));
+    const run = async (name: string, ...flags: string[]): Promise<string> => {
+      const fifo = t.path(`${t.id(name)}-stdout`);
+      const ran = await shim(t, id, "exec", ...flags, "--spec", spec, "--attach", "--stdout", fifo, name);
+      return ran.stdout.split("\n").slice(1).join("").trim();
+    };
+    expect(await run("plain")).toBe("none");
+    expect(await run("tty", "--tty")).toBe("a terminal");
   },
 );
 

@@ -214,13 +214,19 @@ export class GrpcChannel {
   }
 
   async #dial(): Promise<ClientConnection> {
-    const channel = await inTime(this.#connect(), this.#options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS);
+    const limitMs = this.#options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
+    const channel = await inTime(this.#connect(), limitMs);
     if (this.#closed !== undefined) {
       channel.destroy();
       throw this.#closed;
     }
-    const made = new ClientConnection(channel, this.#options.keepalive, () => {
-      if (this.#ready === made) this.#ready = undefined;
+    const made = new ClientConnection(channel, {
+      keepalive: this.#options.keepalive,
+      // Somebody who takes the connection and says nothing is no server.
+      handshakeMs: limitMs,
+      closed: () => {
+        if (this.#ready === made) this.#ready = undefined;
+      },
     });
     this.#ready = made;
     return made;
@@ -233,9 +239,18 @@ class ClientConnection {
   #waiting: PromiseWithResolvers<void>[] = [];
   #timer: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(channel: ByteChannel, keepalive: ChannelOptions["keepalive"], closed: () => void) {
+  constructor(
+    channel: ByteChannel,
+    options: {
+      readonly keepalive: ChannelOptions["keepalive"];
+      readonly handshakeMs: number;
+      readonly closed: () => void;
+    },
+  ) {
+    const { keepalive, handshakeMs, closed } = options;
     this.connection = new H2Connection(channel, {
       role: "client",
+      handshakeMs,
       handler: {
         capacity: () => this.#wake(),
         goaway: () => this.#wake(),

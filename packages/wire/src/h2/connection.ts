@@ -53,6 +53,8 @@ export interface ConnectionOptions {
   readonly maxConcurrentStreams?: number;
   /** Largest header list taken, in bytes. Default {@link MAX_HEADER_LIST}. */
   readonly maxHeaderList?: number;
+  /** Milliseconds until the peer has to have said its SETTINGS. Default {@link HANDSHAKE_MS}. */
+  readonly handshakeMs?: number;
 }
 
 /**
@@ -146,13 +148,11 @@ export class H2Connection {
     );
     this.#receiveWindow = CONNECTION_WINDOW;
     this.sendWindowUpdate(0, CONNECTION_WINDOW - DEFAULT_WINDOW);
-    if (this.#server) {
-      this.#handshakeTimer = setTimeout(
-        () => this.#fail(new ConnectionError(ErrorCode.settingsTimeout, "no preface and settings in time")),
-        HANDSHAKE_MS,
-      );
-      this.#handshakeTimer.unref();
-    }
+    this.#handshakeTimer = setTimeout(
+      () => this.#fail(new ConnectionError(ErrorCode.settingsTimeout, "no preface and settings in time")),
+      options.handshakeMs ?? HANDSHAKE_MS,
+    );
+    this.#handshakeTimer.unref();
     channel.start({
       data: (bytes) => this.#data(bytes),
       drained: () => this.#flush(),

@@ -10,13 +10,21 @@ export const command = ctrCommand({
   leadingArguments: 2,
   flags: CONTAINER_FLAGS,
   action: async ({ args, flags, globals, io }) => {
+    const warn = (message: string): void => io.stderr.write(logLine("warning", message));
+    // The peer takes them as well; they belong to the task.
+    for (const [given, name] of [
+      [flags.pidFile !== "", "pid-file"],
+      [flags.noPivot, "no-pivot"],
+    ] as const) {
+      if (given) warn(`--${name} has no effect here, give it to "ctr tasks start"`);
+    }
     await using session = await globals.connect();
     await createFromFlags(session, {
       args,
       flags,
       cgroupGiven: false,
       namespace: globals.namespace,
-      warn: (message) => io.stderr.write(logLine("warning", message)),
+      warn,
     });
     return 0;
   },

@@ -2,6 +2,7 @@ import { durationFlag, stringFlag } from "../../kit/flags.ts";
 import { humanDuration, humanSize } from "../../kit/format.ts";
 import { tabwrite } from "../../kit/tabwriter.ts";
 import { ctrCommand } from "../define.ts";
+import { logLine } from "../log-line.ts";
 import { TAB_TABLE } from "./list.ts";
 
 /** `ctr content active` */
@@ -12,8 +13,11 @@ export const command = ctrCommand({
     timeout: durationFlag("timeout", "total timeout for fetch", { aliases: ["t"], env: ["CONTAINERD_FETCH_TIMEOUT"] }),
     root: stringFlag("root", "path to content store root", { initial: "/tmp/content" }),
   },
-  action: async ({ args, flags, globals, io }) => {
+  action: async ({ args, flags, given, globals, io }) => {
     const [match = ""] = args;
+    if (given.has("root")) {
+      io.stderr.write(logLine("warning", "--root has no effect: the daemon is asked, which knows its own folders"));
+    }
     await using session = await globals.connect();
     const { client } = session;
     const context =
