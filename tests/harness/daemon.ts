@@ -162,7 +162,7 @@ export class Daemon implements AsyncDisposable {
   }
 
   /** Ends the process with a signal and waits for it. Containers go on. @returns its exit status. */
-  async stop(signal: "SIGTERM" | "SIGKILL" | "SIGINT" = "SIGTERM", limitMs = 15_000): Promise<number> {
+  async stop(signal: "SIGTERM" | "SIGKILL" | "SIGINT" | "SIGHUP" = "SIGTERM", limitMs = 15_000): Promise<number> {
     const child = this.#child;
     if (child === undefined) return 0;
     child.kill(signal);

@@ -105,7 +105,10 @@ function isBrokenServer({ type, initError }: PluginRecord): boolean {
   return type === PluginType.server && initError !== undefined && !initError.message.endsWith("skip plugin");
 }
 
-/** Resolves with the signal that ends the daemon. Others are handled here until then. */
+/**
+ * Resolves with the signal that ends the daemon. Others are handled here until then. SIGHUP is left to the kernel, as in
+ * containerd: it ends the daemon at once, or nothing happens where the starter had it ignored; there is no reload.
+ */
 function watchSignals(log: Logger): Promise<string> {
   const { promise, resolve } = Promise.withResolvers<string>();
   for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => resolve(signal));
@@ -118,9 +121,6 @@ function watchSignals(log: Logger): Promise<string> {
       stack: new Error("dumped on SIGUSR1").stack ?? "",
     });
   });
-  process.on("SIGHUP", () =>
-    log.warn("reload on SIGHUP is not in this version; restart the daemon to change its config"),
-  );
   // A client that went away is no reason to end.
   process.on("SIGPIPE", () => undefined);
   return promise;

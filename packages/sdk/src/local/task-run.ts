@@ -44,6 +44,8 @@ export async function runInForeground(
   await using stack = new AsyncDisposableStack();
   // Input may end before there is a process to tell of it.
   const started = Promise.withResolvers<void>();
+  // A shim that gives init the FIFO itself gives it to the runtime too, whose complaint is the daemon's answer already.
+  const created = Promise.withResolvers<void>();
   const streams = stack.use(
     openTaskStreams({
       id: of.execId === "" ? of.containerId : of.execId,
@@ -52,6 +54,7 @@ export async function runInForeground(
       stdin: Bun.stdin.stream(),
       stdout: options.stdout,
       stderr: options.stderr,
+      ready: created.promise,
       stdinEnded: async () => {
         await started.promise;
         await client.tasks.closeIo(context, of, { stdin: true });
@@ -59,6 +62,7 @@ export async function runInForeground(
     }),
   );
   await options.create(streams.io);
+  created.resolve();
   await options.created?.();
   const exited = client.tasks.wait(context, of);
   // Read below; a failed start must not leave it unhandled.

@@ -37,6 +37,11 @@ export interface TaskStreamOptions {
   readonly stderr: (bytes: Uint8Array) => void;
   /** Called once when `stdin` has ended and all of it was written. */
   readonly stdinEnded?: () => Promise<void>;
+  /**
+   * Output is handed on from this moment; what comes before waits in the FIFO, and is dropped when the streams are disposed
+   * without it. Absent: from the start.
+   */
+  readonly ready?: Promise<void>;
 }
 
 /** Running copies of a process's streams. Dispose it to stop them and to remove the FIFOs. */
@@ -87,14 +92,16 @@ export async function removeTaskFifos(io: TaskIO): Promise<void> {
   }
 }
 
-type Copying = Pick<TaskStreamOptions, "stdin" | "stdout" | "stderr" | "stdinEnded"> & {
+type Copying = Pick<TaskStreamOptions, "stdin" | "stdout" | "stderr" | "stdinEnded" | "ready"> & {
   readonly remove: () => void;
 };
 
 function startCopies(io: TaskIO, options: Copying): TaskStreams {
   const stop = new AbortController();
   for (const path of [io.stdin, io.stdout, io.stderr]) if (path !== "") makeFifo(path);
-  const outputs = [copyOut(io.stdout, options.stdout, stop.signal), copyOut(io.stderr, options.stderr, stop.signal)];
+  const stopped = Promise.withResolvers<void>();
+  const when = { signal: stop.signal, ready: Promise.race([options.ready, stopped.promise]) };
+  const outputs = [copyOut(io.stdout, options.stdout, when), copyOut(io.stderr, options.stderr, when)];
   const drained = Promise.all(outputs).then(() => undefined);
   // Awaited in dispose as well; a failure there must not count as unhandled before.
   drained.catch(() => undefined);
@@ -105,16 +112,23 @@ function startCopies(io: TaskIO, options: Copying): TaskStreams {
     drained,
     [Symbol.asyncDispose]: async () => {
       stop.abort();
+      stopped.resolve();
       await drained.catch(() => undefined);
       options.remove();
     },
   };
 }
 
-async function copyOut(path: string, take: (bytes: Uint8Array) => void, signal: AbortSignal): Promise<void> {
+async function copyOut(
+  path: string,
+  take: (bytes: Uint8Array) => void,
+  { signal, ready }: { readonly signal: AbortSignal; readonly ready: Promise<void | undefined> },
+): Promise<void> {
   if (path === "") return;
   try {
-    const fd = await openFifoReader(path, { signal });
+    using fd = await openFifoReader(path, { signal });
+    await ready;
+    signal.throwIfAborted();
     for await (const chunk of readChunks(fd.release(), { signal })) take(chunk);
   } catch (error) {
     if (!signal.aborted) throw error;
