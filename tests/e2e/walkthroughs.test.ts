@@ -368,7 +368,9 @@ const FAR_CONTENT: Readonly<Record<Maker, (address: string) => string>> = {
 
 function farContent(address: string): string {
   const opt = '[plugins."io.containerd.internal.v1.opt"]\n  path = "@dir@/opt"\n';
-  return `${opt}[proxy_plugins.far]\n  type = "content"\n  address = ${JSON.stringify(address)}\n`;
+  // What no image needs would be gone between two commands.
+  const gc = '[plugins."io.containerd.gc.v1.scheduler"]\n  startup_delay = "1h"\n  mutation_threshold = 0\n';
+  return `${opt}${gc}[proxy_plugins.far]\n  type = "content"\n  address = ${JSON.stringify(address)}\n`;
 }
 
 /** A content store of this process on a socket, as somebody's plugin would be: no namespaces, no leases, only blobs. */

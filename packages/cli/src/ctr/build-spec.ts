@@ -227,7 +227,8 @@ function refuseUnsupported(flags: ContainerFlags): void {
   for (const [given, name] of later) if (given) throw new Error(`${name} is not in this version: not implemented`);
 }
 
-function parseMapping(text: string): IdMapping {
+/** `container-id:host-id:length` */
+export function parseMapping(text: string): IdMapping {
   const parts = text.split(":").map(Number);
   const [containerID, hostID, size] = parts;
   const whole = parts.length === 3 && parts.every((part) => Number.isSafeInteger(part) && part >= 0);

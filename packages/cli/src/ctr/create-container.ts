@@ -1,10 +1,11 @@
 /** What `ctr run` and `ctr containers create` share: from arguments and flags to a container. */
 import { defaultMatcher, onlyStrict, parsePlatform } from "@stevedore/oci/platform";
 import { createContainer, type NewContainer } from "@stevedore/sdk/local/new-container";
+import type { OwnerMaps } from "@stevedore/sdk/local/remapped-snapshot";
 import { configPathOptions, runcOptions } from "@stevedore/sdk/local/runc-options";
 import type { AnyValue } from "@stevedore/sdk/types";
 import type { FlagValues } from "../kit/flags.ts";
-import { buildSpec, type ContainerFlags, type RunFlags, specFromFile } from "./build-spec.ts";
+import { buildSpec, type ContainerFlags, parseMapping, type RunFlags, specFromFile } from "./build-spec.ts";
 import type { RUNTIME_FLAGS } from "./container-flags.ts";
 import type { Session } from "./globals.ts";
 import { parseLabelArgs } from "./labels.ts";
@@ -40,6 +41,7 @@ export async function createFromFlags(session: Session, request: CreateRequest):
     labels: parseLabelArgs(flags.label),
     runtime: { name: flags.runtime, options: await runtimeOptions(flags) },
     syncFs: run?.syncFs ?? false,
+    ...ownerMaps(run),
     ...(withConfig || ownRootfs
       ? {}
       : {
@@ -82,6 +84,12 @@ export async function runtimeOptions(flags: FlagValues<typeof RUNTIME_FLAGS>): P
     throw new Error('specifying runc-binary and runc-root is only supported for "io.containerd.runc.v2" runtime');
   }
   return runcOptions({ binary: flags.runcBinary, root: flags.runcRoot, systemdCgroup: flags.runcSystemdCgroup });
+}
+
+// The peer maps only with both, and leaves it to the snapshotter when it is told so.
+function ownerMaps(run: RunFlags | undefined): { readonly owners?: OwnerMaps } {
+  if (run === undefined || run.remapLabels || run.uidmap.length === 0 || run.gidmap.length === 0) return {};
+  return { owners: { uid: run.uidmap.map(parseMapping), gid: run.gidmap.map(parseMapping) } };
 }
 
 /** Labels that tell a snapshotter to remap ids, for containers in a user namespace. */

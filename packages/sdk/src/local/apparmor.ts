@@ -75,16 +75,34 @@ function rules(name: string, daemon: string): string[] {
     `signal (send,receive) peer=${name},`,
     `ptrace (trace,tracedby,read,readby) peer=${name},`,
     "deny mount,",
-    // Of /proc only what belongs to a process, and of /proc/sys only kernel/shm*, may be written.
+    // Plain files in /proc are the machine's, and its folders but the processes' and sys are, too. Of sys shared memory may be set.
     "deny @{PROC}/* w,",
-    "deny @{PROC}/{[^1-9/],[^1-9/][^0-9/],[^1-9s/][^0-9y/][^0-9s/],[^1-9/][^0-9/][^0-9/][^0-9/]*}/** w,",
-    "deny @{PROC}/sys/[^k]** w,",
-    "deny @{PROC}/sys/kernel/{?,??,[^s][^h][^m]**} w,",
+    ...othersThan("sys", { notDigits: true }).map((path) => `deny @{PROC}/${path} w,`),
+    ...othersThan("sys/kernel/shm", { below: "sys/" }).map((path) => `deny @{PROC}/${path} w,`),
     ...["sysrq-trigger", "kcore"].map((file) => `deny @{PROC}/${file} rwklx,`),
-    // Of /sys only fs/cgroup.
-    ...["[^f]*", "f[^s]*", "fs/[^c]*", "fs/c[^g]*", "fs/cg[^r]*"].map((path) => `deny /sys/${path}/** wklx,`),
+    // Of /sys the cgroups, which have rules of their own.
+    ...othersThan("fs/cgroup").map((path) => `deny /sys/${path} wklx,`),
     ...["firmware", "devices/virtual/powercap", "kernel/security"].map((path) => `deny /sys/${path}/** rwklx,`),
   ];
+}
+
+/**
+ * Patterns of AppArmor for every path but those that begin with `kept`: the language has no "all but". One pattern for each place where a
+ * path can first differ. `below`: only paths that begin with that part of `kept`; `notDigits`: none that begin with a digit, as the folders of
+ * processes do.
+ */
+function othersThan(
+  kept: string,
+  { below = "", notDigits = false }: { readonly below?: string; readonly notDigits?: boolean } = {},
+): string[] {
+  const patterns: string[] = [];
+  for (let at = below.length; at < kept.length; at++) {
+    // A slash is no character of a name, so that a shorter name differs there, too.
+    const next = kept[at] === "/" ? "" : kept[at];
+    const digits = notDigits && at === 0 ? "0-9" : "";
+    patterns.push(`${kept.slice(0, at)}[^${digits}${next ?? ""}/]**`);
+  }
+  return patterns;
 }
 
 /** The profile this process runs under, which is what its signals come from. */

@@ -11,6 +11,7 @@ import { platformManifest } from "../images/tree.ts";
 import { unpackImage } from "../images/unpack.ts";
 import { withLease } from "../lease.ts";
 import { jsonAny, SPEC_TYPE_URL, toJson } from "../spec/any.ts";
+import type { OwnerMaps } from "./remapped-snapshot.ts";
 
 /** What a spec is made from. */
 export interface SpecSource {
@@ -25,6 +26,8 @@ export interface NewContainerOptions {
   readonly image?: { readonly name: string; readonly matcher: PlatformMatcher };
   readonly snapshotter: string;
   readonly snapshotLabels?: Readonly<Record<string, string>>;
+  /** Gives the files to the ids outside the container's user namespace; absent: they keep their owners. */
+  readonly owners?: OwnerMaps;
   readonly labels: Readonly<Record<string, string>>;
   readonly runtime: Container["runtime"];
   readonly sandbox?: string;
@@ -61,11 +64,13 @@ export async function createContainer(
   return withLease(client.leases, context, async (leased) => {
     const { config } = await reading;
     const snapshotter = client.snapshotter(options.snapshotter);
-    const prepare = async (): Promise<readonly Mount[]> =>
-      snapshotter.prepare(leased, options.id, {
-        parent: chainId(config.rootfs.diff_ids),
-        labels: options.snapshotLabels ?? {},
-      });
+    const { id: key, owners, snapshotLabels: labels = {} } = options;
+    const parent = chainId(config.rootfs.diff_ids);
+    const prepare = async (): Promise<readonly Mount[]> => {
+      if (owners === undefined) return snapshotter.prepare(leased, key, { parent, labels });
+      const { prepareRemapped } = await import("./remapped-snapshot.ts");
+      return prepareRemapped(snapshotter, leased, { key, parent, maps: owners, labels });
+    };
     await using undo = new AsyncDisposableStack();
     let mounts: readonly Mount[];
     try {
