@@ -399,6 +399,16 @@ for (const { name, path, there } of RUNTIMES) {
 }
 
 describe.skipIf(!usable)("tasks", () => {
+  test("what a daemon was removing when it ended is removed by the next one", async () => {
+    const { restart, folders } = await world("half", "io.containerd.runc.v2");
+    const left = [join(folders.state, "default/.gone"), join(folders.root, "default/.gone/work")];
+    for (const path of left) await mkdir(path, { recursive: true });
+    const again = await restart();
+    expect(await readdir(join(folders.state, "default"))).toEqual([]);
+    expect(await readdir(join(folders.root, "default"))).toEqual([]);
+    await again.close();
+  });
+
   test("a stopped shim does not hold up lists, and keeps its state", async () => {
     const { manager, add } = await world("stopped", "io.containerd.ours.v2");
     add("f", ["sleep", "100"]);

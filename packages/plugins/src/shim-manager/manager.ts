@@ -894,6 +894,7 @@ export class ShimTaskManager implements TaskManager {
     const { state } = this.#options;
     const found: TaskEntry[] = [];
     const release: (() => void)[] = [];
+    await this.#removeHidden();
     for (const namespace of await folders(state)) {
       for (const id of await folders(join(state, namespace))) {
         const bundle = bundleOf(this.#options, namespace, id);
@@ -984,6 +985,20 @@ export class ShimTaskManager implements TaskManager {
     }
   }
 
+  /** Bundles and working folders that a daemon was removing when it ended. Before anything is deleted here, so that nobody else is at them. */
+  async #removeHidden(): Promise<void> {
+    for (const parent of [this.#options.state, this.#options.root]) {
+      for (const namespace of await folders(parent)) {
+        for (const name of await folders(join(parent, namespace), { hidden: true })) {
+          const path = join(parent, namespace, name);
+          await removeTree(path).catch((error: unknown) => {
+            this.#log.warn(`failed to remove ${path}, which was being removed`, { error: messageOf(error) });
+          });
+        }
+      }
+    }
+  }
+
   /** Working folders without a bundle: what a reboot leaves, since the state is gone then. */
   async #removeStaleWork(): Promise<void> {
     const { root } = this.#options;
@@ -1056,11 +1071,11 @@ async function hasProcesses(connection: ShimConnection, id: string, limit: CallO
   }
 }
 
-/** Names of the folders in a folder; hidden ones are on their way out. */
-async function folders(path: string): Promise<string[]> {
+/** Names of the folders in a folder; hidden ones, which are on their way out, only when they are asked for. */
+async function folders(path: string, { hidden = false }: { readonly hidden?: boolean } = {}): Promise<string[]> {
   try {
     const entries = await readdir(path, { withFileTypes: true });
-    return entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith(".")).map((entry) => entry.name);
+    return entries.filter((one) => one.isDirectory() && one.name.startsWith(".") === hidden).map(({ name }) => name);
   } catch (error) {
     if (isCode(error, "ENOENT")) return [];
     throw error;
