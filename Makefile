@@ -41,6 +41,8 @@ test-e2e: build ## end-to-end and interop only
 	@bun tools/test.ts e2e
 
 test-fuzz test-crash test-scale test-vm test-soak: build ## a long lane, for MINUTES= (10), with SEED=
+	@tools/apt.sh test
+	@tools/apt.sh peer
 	@bun tools/test.ts $(@:test-%=%)
 
 calibrate: build ## run the end-to-end cases on the real peer and keep the results
