@@ -1,5 +1,6 @@
 import type { RequestContext } from "@stevedore/base";
 import type { AnyValue } from "./events.ts";
+import type { Descriptor } from "./images.ts";
 import type { Mount } from "./mount.ts";
 
 /** The states a process can be in. */
@@ -37,7 +38,8 @@ export interface CreateTask {
   readonly containerId: string;
   readonly rootfs: readonly Mount[];
   readonly io: TaskIO;
-  readonly checkpointPath?: string;
+  /** A checkpoint among the content: the task is restored from it when it is started. */
+  readonly checkpoint?: Descriptor;
   /** Replaces the container's runtime options when present. */
   readonly options?: AnyValue;
   /** Shim binary path, overriding the runtime's name. */
@@ -88,11 +90,18 @@ export interface TaskManager {
     context: RequestContext,
     containerId: string,
   ): Promise<readonly { readonly pid: number; readonly info?: AnyValue }[]>;
+  /**
+   * Writes the state of a task's processes. It goes on, unless the options say `exit`; when this fails it goes on in any
+   * case.
+   *
+   * @returns the checkpoint and the container's configuration as content; nothing when the options name a folder for it
+   * @throws unknown with the reason of the runtime and of criu
+   */
   checkpoint(
     context: RequestContext,
     containerId: string,
-    options: { readonly path: string; readonly options?: AnyValue },
-  ): Promise<void>;
+    options: { readonly options?: AnyValue },
+  ): Promise<readonly Descriptor[]>;
   update(
     context: RequestContext,
     containerId: string,
@@ -102,6 +111,20 @@ export interface TaskManager {
   metrics(context: RequestContext, filters: readonly string[]): Promise<readonly TaskMetric[]>;
   /** Resolves at exit, or at once when the process has ended. No deadline of ours. */
   wait(context: RequestContext, process: ProcessRef): Promise<ExitRecord>;
+}
+
+/** As {@link CreateTask}, for runtimes: a checkpoint is a folder of criu's images to them, "" or absent for none. */
+export type RuntimeCreateTask = Omit<CreateTask, "checkpoint"> & { readonly checkpointPath?: string };
+
+/** What runtimes do of a {@link TaskManager}. */
+export interface RuntimeTasks extends Omit<TaskManager, "create" | "checkpoint"> {
+  create(context: RequestContext, task: RuntimeCreateTask): Promise<{ readonly pid: number }>;
+  /** Writes criu's images into the folder `path`, which is there. */
+  checkpoint(
+    context: RequestContext,
+    containerId: string,
+    options: { readonly path: string; readonly options?: AnyValue },
+  ): Promise<void>;
 }
 
 /** One measurement of a task; the data is the shim's own message. */

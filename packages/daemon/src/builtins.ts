@@ -411,7 +411,29 @@ function coreServices(options: BuiltinOptions): AnyPlugin[] {
         return context.get(Key.shims);
       },
     }),
-    plugin({ key: Key.tasksService, requires: [Key.runtime], start: async (context) => context.get(Key.runtime) }),
+    plugin({
+      key: Key.tasksService,
+      requires: [Key.runtime, Key.metadata, Key.diffService],
+      start: async (context) => {
+        const [{ CheckpointingTasks }, { anyToBytes, checkpointWishes }] = await Promise.all([
+          import("@stevedore/plugins/checkpoints/impl"),
+          import("@stevedore/convert/runc-options"),
+        ]);
+        const { containers, content } = context.get(Key.metadata);
+        const tasks = new CheckpointingTasks({
+          runtime: context.get(Key.runtime),
+          containers,
+          content,
+          differ: context.get(Key.diffService),
+          root: join(root, `${PluginType.service}.tasks-service`),
+          wishes: checkpointWishes,
+          encodeAny: anyToBytes,
+          log: context.log,
+        });
+        tasks.load();
+        return tasks;
+      },
+    }),
   ];
 }
 

@@ -9,6 +9,7 @@ import type {
   LeaseManager,
   NamespaceStore,
   PluginRecord,
+  RuntimeTasks,
   Snapshotter,
   TaskManager,
 } from "@stevedore/core";
@@ -48,6 +49,6 @@ export const Key = {
   namespacesService: pluginKey<NamespaceStore>(PluginType.service, "namespaces-service"),
   snapshotsService: pluginKey<ReadonlyMap<string, Snapshotter>>(PluginType.service, "snapshots-service"),
   tasksService: pluginKey<TaskManager>(PluginType.service, "tasks-service"),
-  shims: pluginKey<TaskManager>(PluginType.shim, "manager"),
-  runtime: pluginKey<TaskManager>(PluginType.runtime, "task"),
+  shims: pluginKey<RuntimeTasks>(PluginType.shim, "manager"),
+  runtime: pluginKey<RuntimeTasks>(PluginType.runtime, "task"),
 };

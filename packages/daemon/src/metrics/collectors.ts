@@ -1,6 +1,6 @@
 /** What the daemon shows of itself and of its containers. */
 import { readdir, readFile } from "node:fs/promises";
-import type { ContainerStore, NamespaceStore, TaskManager } from "@stevedore/core";
+import type { ContainerStore, NamespaceStore, RuntimeTasks } from "@stevedore/core";
 import { addCgroupMetrics } from "./cgroup.ts";
 import type { Collector } from "./registry.ts";
 
@@ -8,7 +8,7 @@ import type { Collector } from "./registry.ts";
 export function containerCollector(of: {
   readonly namespaces: NamespaceStore;
   readonly containers: ContainerStore;
-  readonly tasks: TaskManager;
+  readonly tasks: RuntimeTasks;
 }): Collector {
   return async (page, signal) => {
     for (const { name: namespace } of await of.namespaces.list({ signal })) {

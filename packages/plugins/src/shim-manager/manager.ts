@@ -22,14 +22,14 @@ import type {
   AnyValue,
   Container,
   ContainerStore,
-  CreateTask,
   EventExchange,
   ExecTask,
   ExitRecord,
   ProcessRef,
   ProcessState,
+  RuntimeCreateTask,
+  RuntimeTasks,
   TaskIO,
-  TaskManager,
   TaskMetric,
 } from "@stevedore/core";
 import { matcher } from "@stevedore/core/filters";
@@ -127,7 +127,7 @@ const UNIX = "unix://";
  *
  * Call {@link ShimTaskManager.load} once before any other call.
  */
-export class ShimTaskManager implements TaskManager {
+export class ShimTaskManager implements RuntimeTasks {
   readonly #options: ShimManagerOptions;
   readonly #timeouts: ShimTimeouts;
   readonly #log: Logger;
@@ -182,7 +182,7 @@ export class ShimTaskManager implements TaskManager {
     await this.#following;
   }
 
-  async create(context: RequestContext, task: CreateTask): Promise<{ readonly pid: number }> {
+  async create(context: RequestContext, task: RuntimeCreateTask): Promise<{ readonly pid: number }> {
     const namespace = requireNamespace(context);
     const { containerId: id } = task;
     const container = await this.#options.containers.get(context, id);
@@ -409,7 +409,7 @@ export class ShimTaskManager implements TaskManager {
 
   async #create(
     context: RequestContext,
-    request: { readonly task: CreateTask; readonly container: Container; readonly namespace: string },
+    request: { readonly task: RuntimeCreateTask; readonly container: Container; readonly namespace: string },
   ): Promise<{ readonly pid: number }> {
     const { task, container, namespace } = request;
     const { containerId: id } = task;
@@ -461,7 +461,7 @@ export class ShimTaskManager implements TaskManager {
   async #startShim(
     context: RequestContext,
     bundle: Bundle,
-    request: { readonly task: CreateTask; readonly container: Container },
+    request: { readonly task: RuntimeCreateTask; readonly container: Container },
   ): Promise<TaskEntry> {
     const { task, container } = request;
     if (container.sandbox !== "") return this.#joinSandbox(context, bundle, request);
@@ -530,7 +530,7 @@ export class ShimTaskManager implements TaskManager {
     made: {
       readonly bundle: Bundle;
       readonly binary: ShimBinary;
-      readonly request: { readonly task: CreateTask; readonly container: Container };
+      readonly request: { readonly task: RuntimeCreateTask; readonly container: Container };
     },
   ): Promise<TaskEntry> {
     const { bundle, binary, request } = made;
@@ -575,7 +575,7 @@ export class ShimTaskManager implements TaskManager {
    */
   async #mayShare(
     path: string,
-    { task, container }: { readonly task: CreateTask; readonly container: Container },
+    { task, container }: { readonly task: RuntimeCreateTask; readonly container: Container },
   ): Promise<boolean> {
     if (this.#options.env["SCHED_CORE"] !== undefined || !(await this.#isOurs(path))) return false;
     const options = chooseOptions(task.options, container.runtime.options);
@@ -600,7 +600,7 @@ export class ShimTaskManager implements TaskManager {
   async #joinSandbox(
     context: RequestContext,
     bundle: Bundle,
-    { task, container }: { readonly task: CreateTask; readonly container: Container },
+    { task, container }: { readonly task: RuntimeCreateTask; readonly container: Container },
   ): Promise<TaskEntry> {
     const { sandbox } = container;
     const host = await this.#find(context, sandbox);
