@@ -1,53 +1,14 @@
 // Debian's dockerd on a containerd that was there before it: what users of docker do, with dockerd on Debian's containerd first.
 import { expect } from "bun:test";
 import { readFile } from "node:fs/promises";
-import { DOCKER_IMAGE, Dockerd } from "../harness/dockerd.ts";
+import { dockerRow, listed, untilInspected } from "../harness/docker-row.ts";
+import { DOCKER_IMAGE } from "../harness/dockerd.ts";
 import { eventually, exec } from "../harness/process.ts";
-import { type CastName, type RowOptions, row, type Stage } from "../harness/row.ts";
+import type { CastName } from "../harness/row.ts";
 
-const CASTS: readonly CastName[] = ["peer", "ours"];
-const MIXED: readonly CastName[] = [...CASTS, "our-shim", "their-shim"];
-
-/** A case with a dockerd of its own on the cast's containerd. */
-function dockerRow(
-  id: string,
-  title: string,
-  options: Pick<RowOptions, "casts" | "timeoutMs">,
-  body: (stage: Stage, docker: Dockerd) => Promise<void>,
-): void {
-  row(id, title, { casts: CASTS, timeoutMs: 90_000, ...options, ownDaemon: true }, async (t) => {
-    await using docker = await Dockerd.start(t.daemon, t.namespace);
-    try {
-      await body(t, docker);
-    } catch (error) {
-      const log = (await docker.log).split("\n").slice(-15).join("\n");
-      throw new Error(`${String(error)}\n--- dockerd's last words ---\n${log}`, { cause: error });
-    }
-  });
-}
+const MIXED: readonly CastName[] = ["peer", "ours", "our-shim", "their-shim"];
 
 const SLEEP = [DOCKER_IMAGE, "sleep", "1000"] as const;
-
-/** The ids `ctr -n moby` lists. */
-async function listed(t: Stage, what: "containers" | "tasks"): Promise<string[]> {
-  const { stdout } = await t.daemon.ctr(t.cast.client, "moby", [what, "ls", "-q"]);
-  return stdout.split("\n").filter((line) => line !== "");
-}
-
-/** Waits until a template of `docker inspect` gives this. */
-async function until(docker: Dockerd, container: string, template: string, wanted: string): Promise<void> {
-  let last = "";
-  await eventually(
-    `${template} of ${container} to be ${wanted}`,
-    async () => {
-      last = await docker.inspect(container, template);
-      return last === wanted ? true : undefined;
-    },
-    20_000,
-  ).catch((error: unknown) => {
-    throw new Error(`${String(error)}; last seen: ${last}`, { cause: error });
-  });
-}
 
 dockerRow("P01", "dockerd uses the containerd it is given and starts none", { casts: MIXED }, async (t, docker) => {
   const children = await exec(["ps", "-o", "comm=", "--ppid", String(docker.pid)]);
@@ -225,7 +186,7 @@ dockerRow("P13", "exec, logs, top, stats, pause, update, kill, restart", {}, asy
   // A signal, a new start, a stop by signal and a stop by force.
   const before = await docker.inspect("one", "{{.State.Pid}}");
   await docker.must("kill", "--signal", "TERM", "one");
-  await until(docker, "one", "{{.State.Status}} {{.State.ExitCode}}", "exited 3");
+  await untilInspected(docker, "one", "{{.State.Status}} {{.State.ExitCode}}", "exited 3");
   await docker.must("start", "one");
   expect(await docker.inspect("one", "{{.State.Pid}}")).not.toBe(before);
   await docker.must("restart", "-t", "5", "one");
@@ -233,7 +194,7 @@ dockerRow("P13", "exec, logs, top, stats, pause, update, kill, restart", {}, asy
     (await docker.must("logs", "one")) === "begun\nbegun\nbegun" ? true : undefined,
   );
   await docker.must("kill", "one");
-  await until(docker, "one", "{{.State.Status}} {{.State.ExitCode}}", "exited 137");
+  await untilInspected(docker, "one", "{{.State.Status}} {{.State.ExitCode}}", "exited 137");
   await docker.must("start", "one");
   await docker.must("rm", "-f", "one");
   expect(await listed(t, "containers")).toEqual([]);
@@ -263,7 +224,7 @@ dockerRow("P13", "out of memory, restart policies, health, events, wait", {}, as
     "tail /dev/zero",
   );
   expect(oom.code).toBe(137);
-  await until(docker, "oom", "{{.State.OOMKilled}} {{.State.ExitCode}}", "true 137");
+  await untilInspected(docker, "oom", "{{.State.OOMKilled}} {{.State.ExitCode}}", "true 137");
 
   await docker.must(
     "run",
@@ -279,13 +240,13 @@ dockerRow("P13", "out of memory, restart policies, health, events, wait", {}, as
     "-c",
     "echo x; exit 3",
   );
-  await until(docker, "again", "{{.RestartCount}} {{.State.Status}} {{.State.ExitCode}}", "2 exited 3");
+  await untilInspected(docker, "again", "{{.RestartCount}} {{.State.Status}} {{.State.ExitCode}}", "2 exited 3");
   expect(await docker.must("logs", "again")).toBe("x\nx\nx");
 
   await docker.must("run", "-d", "--name", "forever", "--network", "none", "--restart", "always", ...SLEEP);
   const pid = Number(await docker.inspect("forever", "{{.State.Pid}}"));
   process.kill(pid, "SIGKILL");
-  await until(docker, "forever", "{{.RestartCount}} {{.State.Status}}", "1 running");
+  await untilInspected(docker, "forever", "{{.RestartCount}} {{.State.Status}}", "1 running");
 
   await docker.must(
     "run",
@@ -302,9 +263,9 @@ dockerRow("P13", "out of memory, restart policies, health, events, wait", {}, as
     "1",
     ...SLEEP,
   );
-  await until(docker, "sound", "{{.State.Health.Status}}", "unhealthy");
+  await untilInspected(docker, "sound", "{{.State.Health.Status}}", "unhealthy");
   await docker.must("exec", "sound", "touch", "/tmp/good");
-  await until(docker, "sound", "{{.State.Health.Status}}", "healthy");
+  await untilInspected(docker, "sound", "{{.State.Health.Status}}", "healthy");
 
   const waiting = docker.background("wait", "sound");
   await docker.must("stop", "-t", "0", "sound");
@@ -326,84 +287,3 @@ dockerRow("P13", "out of memory, restart policies, health, events, wait", {}, as
     expect(told).toContain(`${line}\n`);
   }
 });
-
-const LIVES = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done";
-
-/** Each number once and in order, as far as the log goes. */
-function expectCounting(log: string): number {
-  const lines = log.split("\n");
-  expect(lines).toEqual(lines.map((_, index) => String(index + 1)));
-  return lines.length;
-}
-
-for (const signal of ["SIGTERM", "SIGKILL"] as const) {
-  dockerRow("P12", `containers live through containerd's end by ${signal}`, {}, async (t, docker) => {
-    await docker.must("run", "-d", "--name", "one", DOCKER_IMAGE, "sh", "-c", LIVES);
-    await docker.must(
-      "run",
-      "-d",
-      "--name",
-      "short",
-      DOCKER_IMAGE,
-      "sh",
-      "-c",
-      "until test -e /tmp/go; do sleep 0.05; done; exit 5",
-    );
-    const pid = await docker.inspect("one", "{{.State.Pid}}");
-    const shortPid = await docker.inspect("short", "{{.State.Pid}}");
-    await t.daemon.stop(signal);
-    const whileGone = expectCounting(await docker.must("logs", "one"));
-    await t.daemon.launch();
-    await eventually(
-      "dockerd to reach it again",
-      async () => ((await docker.docker("exec", "one", "true")).code === 0 ? true : undefined),
-      30_000,
-    );
-    expect(await docker.inspect("one", "{{.State.Status}} {{.State.Pid}}")).toBe(`running ${pid}`);
-    await eventually("its output to go on", async () =>
-      expectCounting(await docker.must("logs", "one")) > whileGone + 5 ? true : undefined,
-    );
-    expect((await listed(t, "tasks")).length).toBe(2);
-    // An exit after the restart reaches dockerd.
-    expect(await docker.inspect("short", "{{.State.Pid}}")).toBe(shortPid);
-    // It may end before the exec does.
-    await docker.docker("exec", "short", "touch", "/tmp/go");
-    await until(docker, "short", "{{.State.Status}} {{.State.ExitCode}}", "exited 5");
-    await docker.must("stop", "-t", "0", "one");
-    await docker.must("rm", "one", "short");
-    expect(await listed(t, "containers")).toEqual([]);
-  });
-
-  dockerRow("P12", `containers live through dockerd's end by ${signal}`, {}, async (t, docker) => {
-    await docker.must("run", "-d", "--name", "one", DOCKER_IMAGE, "sh", "-c", LIVES);
-    await docker.must(
-      "run",
-      "-d",
-      "--name",
-      "short",
-      DOCKER_IMAGE,
-      "sh",
-      "-c",
-      "until test -e /tmp/go; do sleep 0.05; done; exit 5",
-    );
-    await docker.must("exec", "-d", "short", "sh", "-c", "sleep 2; touch /tmp/go");
-    const pid = await docker.inspect("one", "{{.State.Pid}}");
-    await docker.stop(signal);
-    expect((await listed(t, "tasks")).length).toBe(2);
-    // One ends while nobody follows.
-    await eventually("the short one's end", async () => {
-      const { stdout } = await t.daemon.ctr(t.cast.client, "moby", ["tasks", "ls"]);
-      return stdout.includes("STOPPED") ? true : undefined;
-    });
-    await docker.launch();
-    expect(await docker.inspect("one", "{{.State.Status}} {{.State.Pid}}")).toBe(`running ${pid}`);
-    await until(docker, "short", "{{.State.Status}} {{.State.ExitCode}}", "exited 5");
-    expect((await docker.docker("exec", "one", "true")).code).toBe(0);
-    const before = (await docker.must("logs", "one")).split("\n").length;
-    await eventually("its output to go on", async () =>
-      (await docker.must("logs", "one")).split("\n").length > before + 5 ? true : undefined,
-    );
-    await docker.must("rm", "-f", "one", "short");
-    expect(await listed(t, "containers")).toEqual([]);
-  });
-}
