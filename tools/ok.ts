@@ -46,7 +46,8 @@ async function changedTests(): Promise<string[]> {
     const folder = /^(packages\/[^/]+\/src|tools)\//.exec(file)?.[1];
     if (folder !== undefined) folders.add(folder);
   }
-  const tests = (await sources(...folders)).filter((file) => file.endsWith(".test.ts"));
+  // Timed lanes (`x.fuzz.test.ts`) have their own targets.
+  const tests = (await sources(...folders)).filter((file) => /\/[^/.]+\.test\.ts$/.test(file));
   return folders.size === 0 ? [] : tests;
 }
 
