@@ -54,9 +54,12 @@ async function changedTests(): Promise<string[]> {
 async function unitTests(): Promise<Outcome> {
   const tests = await changedTests();
   if (tests.length === 0) return { problems: [], note: "no package changed" };
-  const ran = await run([process.execPath, "test", "--only-failures", ...tests.map((file) => `./${file}`)], {
-    env: { CI: "1" },
-  });
+  const ran = await run(
+    [process.execPath, "test", "--only-failures", "--timeout=30000", ...tests.map((file) => `./${file}`)],
+    {
+      env: { CI: "1" },
+    },
+  );
   const note = /(\d+) pass\n/.exec(ran.stderr)?.[1] ?? "0";
   return { problems: ran.code === 0 ? [] : [`${ran.stdout}${ran.stderr}`.trimEnd()], note: `${note} passed` };
 }
