@@ -25,7 +25,9 @@ async function main(): Promise<number> {
   say(`booted in ${((performance.now() - begun) / 1000).toFixed(1)} s`);
   guest.onStream = (text) => void process.stdout.write(text);
   const path = `PATH=${root}/build/toolchain/bin:${root}/node_modules/.bin:$PATH`;
-  const ran = await guest.run(`export ${path} CI=1\n${command.map(quoted).join(" ")} >/run/guest/stream 2>&1`, { timeoutMs: LIMIT_MS });
+  const ran = await guest.run(`export ${path} CI=1\n${command.map(quoted).join(" ")} >/run/guest/stream 2>&1`, {
+    timeoutMs: LIMIT_MS,
+  });
   return ran.code;
 }
 

@@ -25,6 +25,7 @@ const FILES: Readonly<Record<string, string>> = {
     "",
   ].join("\n"),
   "etc/group": "root:x:0:\ndaemon:x:1:\ntty:x:5:\nmessagebus:x:101:\nnogroup:x:65534:\n",
+  "usr/local/bin/.keep": "",
   "etc/hosts": "127.0.0.1 localhost guest\n",
   "etc/hostname": "guest\n",
   "etc/machine-id": "00000000000000000000000000000001\n",
@@ -50,6 +51,7 @@ const FILES: Readonly<Record<string, string>> = {
 const LINKS: Readonly<Record<string, string>> = {
   "etc/systemd/system/default.target": "/usr/lib/systemd/system/multi-user.target",
   "etc/systemd/system/multi-user.target.wants/guest-agent.service": "../guest-agent.service",
+  "usr/bin/awk": "mawk",
   "etc/mtab": "/proc/self/mounts",
   ...Object.fromEntries(
     ["getty.target", "systemd-logind.service", "systemd-user-sessions.service", "systemd-update-utmp.service"].map(
@@ -70,7 +72,7 @@ export async function guestImage(): Promise<Image> {
   };
   const wanted = await stat(join(FOLDER, "wanted")).catch(() => undefined);
   if (wanted === undefined) throw new Error("build/vm is not there: run tools/apt.sh vm");
-  const scripts = (await readdir(SCRIPTS)).map((name) => join(SCRIPTS, name));
+  const scripts = (await readdir(SCRIPTS)).filter((name) => name.endsWith(".sh")).map((name) => join(SCRIPTS, name));
   const sources = await Promise.all([import.meta.filename, ...scripts].map(async (file) => stat(file)));
   const newest = Math.max(wanted.mtimeMs, ...sources.map((one) => one.mtimeMs));
   const made = await stat(image.disk).catch(() => undefined);
@@ -127,7 +129,20 @@ async function makeInitramfs(to: string): Promise<void> {
 async function makeDisk(to: string): Promise<void> {
   await rm(`${to}.new`, { force: true });
   // No journal: the disk is thrown away with the guest.
-  await must(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-E", "root_owner=0:0", "-d", ROOT, `${to}.new`, DISK_SIZE]);
+  await must([
+    "mke2fs",
+    "-q",
+    "-t",
+    "ext4",
+    "-O",
+    "^has_journal",
+    "-E",
+    "root_owner=0:0",
+    "-d",
+    ROOT,
+    `${to}.new`,
+    DISK_SIZE,
+  ]);
   await rename(`${to}.new`, to);
 }
 
@@ -142,5 +157,7 @@ async function must(command: readonly string[]): Promise<string> {
 
 /** The version of the guest's kernel. */
 export async function guestKernel(): Promise<string> {
-  return (await readFile(join(FOLDER, "wanted"), "utf8")) === "" ? "" : ((await readdir(join(ROOT, "usr/lib/modules")))[0] ?? "");
+  return (await readFile(join(FOLDER, "wanted"), "utf8")) === ""
+    ? ""
+    : ((await readdir(join(ROOT, "usr/lib/modules")))[0] ?? "");
 }
