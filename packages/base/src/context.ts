@@ -1,4 +1,5 @@
 import { classified } from "./errors.ts";
+import type { Span } from "./trace.ts";
 
 /**
  * What travels with every call, as one explicit argument: who asks, until when, and under which lease. There is no
@@ -13,6 +14,8 @@ export interface RequestContext {
   readonly lease?: string;
   /** Fields for every log line written on behalf of this call. */
   readonly logFields?: Readonly<Record<string, unknown>>;
+  /** The span this work belongs to; absent unless tracing is on. */
+  readonly span?: Span;
 }
 
 const NEVER = new AbortController().signal;

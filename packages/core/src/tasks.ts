@@ -59,6 +59,17 @@ export interface ProcessRef {
   readonly execId: string;
 }
 
+/** A task by what was last heard of it. */
+export interface KnownTask {
+  readonly namespace: string;
+  readonly id: string;
+  /** Of init, on the host; 0 when it is not known. */
+  readonly pid: number;
+  readonly status: TaskStatus;
+  /** Path of the shim's binary; "" when it is not known. */
+  readonly shim: string;
+}
+
 /**
  * Running containers. Deadlines: the peer's for state, load, cleanup, shutdown and stats; else the caller's. With a
  * shim that does not answer, lists come from the last known state.
@@ -102,6 +113,12 @@ export interface TaskManager {
   metrics(context: RequestContext, filters: readonly string[]): Promise<readonly TaskMetric[]>;
   /** Resolves at exit, or at once when the process has ended. No deadline of ours. */
   wait(context: RequestContext, process: ProcessRef): Promise<ExitRecord>;
+}
+
+/** A manager that holds its tasks itself. */
+export interface LocalTaskManager extends TaskManager {
+  /** The tasks of all namespaces, at once and without asking their shims. */
+  known(): readonly KnownTask[];
 }
 
 /** One measurement of a task; the data is the shim's own message. */

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { classified, isErrorClass } from "@stevedore/base";
 import type { ContentStore, DeprecationLog, Differ, PluginRecord, Snapshotter } from "@stevedore/core";
 import { PluginType } from "@stevedore/plugins/ids";
-import type { GrpcServer } from "@stevedore/wire/grpc/server";
+import type { CallObserver, GrpcServer } from "@stevedore/wire/grpc/server";
 import { Router } from "@stevedore/wire/rpc/index";
 import { durationMs } from "./config/duration.ts";
 import { flagAt, numberAt, sectionAt, textAt, textsAt } from "./config/read.ts";
@@ -28,7 +28,7 @@ import { workerCommand } from "./self.ts";
 export interface BuiltinOptions {
   readonly root: string;
   readonly state: string;
-  /** Whether shims log at debug level. */
+  /** Whether the log has debug lines, of calls and of shims. */
   readonly debug: boolean;
   /** Sockets that shims are told of. */
   readonly grpcAddress: string;
@@ -89,6 +89,8 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
   const { root } = options;
   const folder = (type: string, id: string): string => join(root, `${type}.${id}`);
   const metrics = new MetricsRegistry();
+  const collections = metrics.counter(COLLECTIONS);
+  const collecting = metrics.histogram(COLLECTING);
   return [
     plugin({
       key: Key.content,
@@ -173,7 +175,10 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
         const scheduler = new GcScheduler({
           collector: stores.collector,
           log,
-          onCollection: (stats) => metrics.count(COLLECTIONS, { status: stats === undefined ? "fail" : "success" }),
+          onCollection: (stats) => {
+            collections.add({ status: stats === undefined ? "fail" : "success" });
+            if (stats !== undefined) collecting.observe(stats.elapsedMs / MS_PER_SECOND);
+          },
           config: {
             pauseThreshold: numberAt(config, "pause_threshold"),
             deletionThreshold: numberAt(config, "deletion_threshold"),
@@ -620,8 +625,11 @@ const PROFILES = pluginKey<{ readonly profiles: true }>(PluginType.http, "pprof"
 
 const COLLECTIONS = {
   name: "containerd_gc_collections_total",
-  help: "counter of number of garbage collections",
+  help: "counter of gc scheduler collections",
 } as const;
+
+const COLLECTING = { name: "containerd_gc_gc_seconds", help: "duration of gc scheduler collections" } as const;
+const MS_PER_SECOND = 1000;
 
 function monitors(metrics: MetricsRegistry): AnyPlugin[] {
   return [
@@ -631,28 +639,49 @@ function monitors(metrics: MetricsRegistry): AnyPlugin[] {
       platformBound: true,
       start: async (context) => {
         if (flagAt(context.config, "no_prometheus")) return {};
-        const { containerCollector } = await import("./metrics/collectors.ts");
-        const { namespaces, containers } = context.get(Key.metadata);
+        const { containerCollector } = await import("./metrics/containers.ts");
+        const { containers } = context.get(Key.metadata);
         const tasks = context.get(Key.runtime);
-        context.cleanup.use(metrics.register(containerCollector({ namespaces, containers, tasks })));
+        context.cleanup.use(metrics.register(containerCollector({ containers, tasks, log: context.log })));
         return {};
       },
     }),
   ];
 }
 
-function servers({ version }: BuiltinOptions, metrics: MetricsRegistry): AnyPlugin[] {
+function servers({ version, debug }: BuiltinOptions, metrics: MetricsRegistry): AnyPlugin[] {
   const everyService = { type: PluginType.grpc, id: ANY } as const;
   const routerOf = (context: PluginContext): Router => {
     const router = new Router();
     for (const service of context.all(PluginType.grpc, isGrpcService).values()) service.register(router);
     return router;
   };
+  const observers = async (context: PluginContext, router: Router): Promise<readonly CallObserver[]> => {
+    const made: CallObserver[] = [];
+    // Each observer is paid for on every call: the log's only where it would say something.
+    if (debug) made.push((await import("./call-log.ts")).logCalls(context.log));
+    const counts = context.find(Key.grpcMetrics);
+    if (counts !== undefined) {
+      counts.show(router.services);
+      made.push(counts.observe);
+    }
+    return made;
+  };
   const limits = (config: PluginContext["config"]) => ({
     maxReceive: numberAt(config, "max_recv_message_size"),
     maxSend: numberAt(config, "max_send_message_size"),
   });
   return [
+    plugin({
+      key: Key.grpcMetrics,
+      requires: [everyService],
+      start: async (context) => {
+        const { GrpcMetrics } = await import("./metrics/grpc.ts");
+        const counts = new GrpcMetrics({ histogram: flagAt(context.config, "grpc_histogram") });
+        context.cleanup.use(metrics.register(counts.collect));
+        return counts;
+      },
+    }),
     plugin({
       key: pluginKey<AsyncDisposable>(PluginType.server, "ttrpc"),
       requires: [Key.events],
@@ -668,11 +697,13 @@ function servers({ version }: BuiltinOptions, metrics: MetricsRegistry): AnyPlug
     }),
     plugin({
       key: pluginKey<GrpcServer>(PluginType.server, "grpc"),
-      requires: [everyService],
+      requires: [everyService, Key.grpcMetrics],
       start: async (context) => {
         const { serveGrpc } = await import("./listeners.ts");
+        const router = routerOf(context);
         const server = await serveGrpc({
-          router: routerOf(context),
+          router,
+          observers: await observers(context, router),
           log: context.log,
           ...socketAt(context),
           ...limits(context.config),
@@ -683,14 +714,16 @@ function servers({ version }: BuiltinOptions, metrics: MetricsRegistry): AnyPlug
     }),
     plugin({
       key: pluginKey<GrpcServer>(PluginType.server, "grpc-tcp"),
-      requires: [everyService],
+      requires: [everyService, Key.grpcMetrics],
       start: async (context) => {
         const { config } = context;
         const address = textAt(config, "address");
         if (address === "") throw new SkipPlugin("no TCP address is configured");
         const { serveGrpcTcp } = await import("./listeners.ts");
+        const router = routerOf(context);
         const server = await serveGrpcTcp({
-          router: routerOf(context),
+          router,
+          observers: await observers(context, router),
           log: context.log,
           address,
           tls: { ca: textAt(config, "tls_ca"), cert: textAt(config, "tls_cert"), key: textAt(config, "tls_key") },
@@ -706,11 +739,11 @@ function servers({ version }: BuiltinOptions, metrics: MetricsRegistry): AnyPlug
       start: async (context) => {
         const address = textAt(context.config, "address");
         if (address === "") throw new SkipPlugin("no metrics address is configured");
-        const [{ serveMetrics }, { daemonCollector }] = await Promise.all([
+        const [{ serveMetrics }, { processCollector }] = await Promise.all([
           import("./metrics/server.ts"),
-          import("./metrics/collectors.ts"),
+          import("./metrics/process.ts"),
         ]);
-        context.cleanup.use(metrics.register(daemonCollector(version)));
+        context.cleanup.use(metrics.register(processCollector(version)));
         return context.cleanup.use(serveMetrics({ address, registry: metrics, log: context.log }));
       },
     }),

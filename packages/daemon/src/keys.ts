@@ -7,6 +7,7 @@ import type {
   EventExchange,
   ImageStore,
   LeaseManager,
+  LocalTaskManager,
   NamespaceStore,
   PluginRecord,
   Snapshotter,
@@ -16,6 +17,7 @@ import { PluginType } from "@stevedore/plugins/ids";
 import type { MetadataDatabase } from "@stevedore/plugins/metadata/impl";
 import type { Router } from "@stevedore/wire/rpc/index";
 import { pluginKey } from "./graph.ts";
+import type { GrpcMetrics } from "./metrics/grpc.ts";
 import type { Stores } from "./stores.ts";
 
 /** A plugin of type `io.containerd.grpc.v1`: puts its service on the router. */
@@ -38,6 +40,7 @@ export const Key = {
   containersService: pluginKey<ContainerStore>(PluginType.service, "containers-service"),
   contentService: pluginKey<ContentStore>(PluginType.service, "content-service"),
   diffService: pluginKey<Differ>(PluginType.service, "diff-service"),
+  grpcMetrics: pluginKey<GrpcMetrics>(PluginType.metrics, "grpc-prometheus"),
   imagesService: pluginKey<ImageStore>(PluginType.service, "images-service"),
   /** Answers which plugins there are, by filters. @throws invalid-argument on a filter that does not parse */
   introspectionService: pluginKey<(filters: readonly string[]) => PluginRecord[]>(
@@ -48,6 +51,6 @@ export const Key = {
   namespacesService: pluginKey<NamespaceStore>(PluginType.service, "namespaces-service"),
   snapshotsService: pluginKey<ReadonlyMap<string, Snapshotter>>(PluginType.service, "snapshots-service"),
   tasksService: pluginKey<TaskManager>(PluginType.service, "tasks-service"),
-  shims: pluginKey<TaskManager>(PluginType.shim, "manager"),
-  runtime: pluginKey<TaskManager>(PluginType.runtime, "task"),
+  shims: pluginKey<LocalTaskManager>(PluginType.shim, "manager"),
+  runtime: pluginKey<LocalTaskManager>(PluginType.runtime, "task"),
 };

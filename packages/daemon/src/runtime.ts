@@ -1,7 +1,7 @@
 /** Tasks: the shim manager with what this daemon tells its shims. */
 import { existsSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
-import type { TaskManager } from "@stevedore/core";
+import type { LocalTaskManager } from "@stevedore/core";
 import { inheritedNofile, NOFILE_VARIABLE } from "@stevedore/os/rlimit";
 import { pickEnvironment } from "@stevedore/os/spawn";
 import { PluginType } from "@stevedore/plugins/ids";
@@ -37,7 +37,7 @@ const SHIM_ENVIRONMENT = [
 ];
 
 /** Starts the task manager and the search for tasks of an earlier daemon. */
-export async function startTaskManager(request: TaskManagerRequest): Promise<TaskManager> {
+export async function startTaskManager(request: TaskManagerRequest): Promise<LocalTaskManager> {
   const { root, state, context } = request;
   const id = `${PluginType.runtime}.task`;
   const manager = new ShimTaskManager({

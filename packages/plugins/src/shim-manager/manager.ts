@@ -26,10 +26,11 @@ import type {
   EventExchange,
   ExecTask,
   ExitRecord,
+  KnownTask,
+  LocalTaskManager,
   ProcessRef,
   ProcessState,
   TaskIO,
-  TaskManager,
   TaskMetric,
 } from "@stevedore/core";
 import { matcher } from "@stevedore/core/filters";
@@ -127,7 +128,7 @@ const UNIX = "unix://";
  *
  * Call {@link ShimTaskManager.load} once before any other call.
  */
-export class ShimTaskManager implements TaskManager {
+export class ShimTaskManager implements LocalTaskManager {
   readonly #options: ShimManagerOptions;
   readonly #timeouts: ShimTimeouts;
   readonly #log: Logger;
@@ -353,6 +354,16 @@ export class ShimTaskManager implements TaskManager {
     await this.#call(context, entry, (task, options) =>
       task.update({ id: entry.id, resources: anyToProto(resources), annotations: { ...annotations } }, options),
     );
+  }
+
+  known(): readonly KnownTask[] {
+    return this.#table.list().map(({ id, bundle, last, binary, shim }) => ({
+      namespace: bundle.namespace,
+      id,
+      pid: last.pid,
+      status: shim.kind === "gone" ? "stopped" : last.status,
+      shim: binary.path,
+    }));
   }
 
   async metrics(context: RequestContext, filters: readonly string[]): Promise<readonly TaskMetric[]> {
