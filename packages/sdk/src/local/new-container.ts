@@ -11,6 +11,7 @@ import { platformManifest } from "../images/tree.ts";
 import { unpackImage } from "../images/unpack.ts";
 import { withLease } from "../lease.ts";
 import { jsonAny, SPEC_TYPE_URL, toJson } from "../spec/any.ts";
+import { GID_MAPPING_LABEL, UID_MAPPING_LABEL } from "./mapping-labels.ts";
 import type { OwnerMaps } from "./remapped-snapshot.ts";
 
 /** What a spec is made from. */
@@ -85,8 +86,9 @@ export async function createContainer(
   return withLease(client.leases, context, async (leased) => {
     const { config } = await reading;
     const snapshotter = client.snapshotter(options.snapshotter);
-    const { id: key, owners, snapshotLabels: labels = {} } = options;
+    const { id: key, snapshotLabels: labels = {} } = options;
     const parent = chainId(config.rootfs.diff_ids);
+    const owners = options.owners ?? (await ownersToCopyFor(client, leased, options));
     const prepare = async (): Promise<readonly Mount[]> => {
       if (owners === undefined) return snapshotter.prepare(leased, key, { parent, labels });
       const { prepareRemapped } = await import("./remapped-snapshot.ts");
@@ -110,6 +112,21 @@ export async function createContainer(
     const container = await putContainer(client, leased, { options, config, mounts, imageLabels });
     undo.move();
     return container;
+  });
+}
+
+/** The owners to give files of a copy for, where labels ask for a mapping that the snapshotter leaves to its clients. */
+async function ownersToCopyFor(
+  client: Client,
+  context: RequestContext,
+  { snapshotLabels = {}, snapshotter }: NewContainerOptions,
+): Promise<OwnerMaps | undefined> {
+  if (snapshotLabels[UID_MAPPING_LABEL] === undefined && snapshotLabels[GID_MAPPING_LABEL] === undefined)
+    return undefined;
+  const { labelledOwners } = await import("./remapped-snapshot.ts");
+  return labelledOwners(client, context, {
+    snapshotter: snapshotter === "" ? DEFAULT_SNAPSHOTTER : snapshotter,
+    labels: snapshotLabels,
   });
 }
 
