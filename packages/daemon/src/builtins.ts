@@ -235,22 +235,25 @@ function snapshotters({ root, proxyPlugins }: BuiltinOptions): AnyPlugin[] {
       requires: [Key.database],
       platformBound: true,
       start: async (context): Promise<SnapshotterPlugin> => {
-        const [{ createOverlaySnapshotter }, { overlayCapabilities }, { createSnapshotRecords }] = await Promise.all([
-          import("@stevedore/plugins/snapshot-overlay/impl"),
-          import("@stevedore/plugins/snapshot-overlay/plugin"),
-          import("@stevedore/plugins/metadata/snapshot-records"),
-        ]);
+        const [{ createOverlaySnapshotter, idmappedMounts }, { overlayCapabilities }, { createSnapshotRecords }] =
+          await Promise.all([
+            import("@stevedore/plugins/snapshot-overlay/impl"),
+            import("@stevedore/plugins/snapshot-overlay/plugin"),
+            import("@stevedore/plugins/metadata/snapshot-records"),
+          ]);
         const { config } = context;
-        for (const name of overlayCapabilities({ slowChown: flagAt(config, "slow_chown"), idmappedMounts: false })) {
+        const root = rootOf(context, "overlayfs");
+        const remapIds = await idmappedMounts(root);
+        for (const name of overlayCapabilities({ slowChown: flagAt(config, "slow_chown"), idmappedMounts: remapIds })) {
           context.capability(name);
         }
         const snapshotter = await createOverlaySnapshotter({
-          root: rootOf(context, "overlayfs"),
+          root,
           records: createSnapshotRecords(context.get(Key.database), "overlayfs"),
           upperdirLabel: flagAt(config, "upperdir_label"),
           syncRemove: flagAt(config, "sync_remove"),
           mountOptions: textsAt(config, "mount_options"),
-          remapIds: false,
+          remapIds,
           logger: context.log,
         });
         return { kind: "snapshotter", snapshotter };

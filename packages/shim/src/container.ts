@@ -2,7 +2,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { classified, messageOf } from "@stevedore/base/errors";
 import { type Cgroup, OomWatch, processCgroup } from "@stevedore/os/cgroup";
-import { MNT, type MountStep, mountAll, unmountRecursive } from "@stevedore/os/mount";
+import { MNT, type MountStep, mountAllMapped, unmountRecursive } from "@stevedore/os/mount";
 import type { ProcessExit } from "@stevedore/os/process";
 import { BUNDLE, readSpecFacts, type SpecFacts, writeOptions } from "./bundle.ts";
 import { ExecProcess } from "./exec-process.ts";
@@ -68,7 +68,7 @@ export class Container {
     await using undo = new AsyncDisposableStack();
     if (rootfs !== "") {
       try {
-        mountAll(request.rootfs, rootfs);
+        await mountAllMapped(request.rootfs, rootfs);
       } catch (error) {
         throw classified("unknown", `failed to mount rootfs component: ${messageOf(error)}`, { cause: error });
       }
