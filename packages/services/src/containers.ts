@@ -8,7 +8,7 @@ import {
 } from "@stevedore/wire/gen/containerd/events/container_pb";
 import type { Containers } from "@stevedore/wire/gen/containerd/services/containers/v1/containers_pb";
 import type { ServiceImpl } from "@stevedore/wire/rpc/index";
-import { pathsOf, publishEvent, requestContext, required } from "./request.ts";
+import { announcing, pathsOf, requestContext, required } from "./request.ts";
 
 /** The containers service. */
 export function containersService(of: {
@@ -27,32 +27,56 @@ export function containersService(of: {
       }
     },
     create: async ({ container }, call) => {
-      const context = requestContext(call);
-      const created = await containers.create(context, containerFromProto(required(container, "container")));
-      const { name, options } = created.runtime;
-      await publishEvent({ events, context, topic: "/containers/create" }, ContainerCreateSchema, {
-        id: created.id,
-        image: created.image,
+      const wanted = containerFromProto(required(container, "container"));
+      const { name, options } = wanted.runtime;
+      const told = {
+        id: wanted.id,
+        image: wanted.image,
         runtime: { name, ...(options === undefined ? {} : { options: anyToProto(options) }) },
-      });
+      };
+      const created = await announcing(
+        {
+          events,
+          context: requestContext(call),
+          topic: "/containers/create",
+          schema: ContainerCreateSchema,
+          known: told,
+        },
+        (context) => containers.create(context, wanted),
+      );
       return { container: containerToProto(created) };
     },
     update: async ({ container, updateMask }, call) => {
-      const context = requestContext(call);
       const wanted = containerFromProto(required(container, "container"));
-      const updated = await containers.update(context, wanted, pathsOf(updateMask));
-      await publishEvent({ events, context, topic: "/containers/update" }, ContainerUpdateSchema, {
-        id: updated.id,
-        image: updated.image,
-        labels: { ...updated.labels },
-        snapshotKey: updated.snapshotKey,
-      });
+      const updated = await announcing(
+        {
+          events,
+          context: requestContext(call),
+          topic: "/containers/update",
+          schema: ContainerUpdateSchema,
+          known: { id: wanted.id },
+          fields: {
+            [ContainerUpdateSchema.field.image.number]: "image",
+            [ContainerUpdateSchema.field.labels.number]: "labels",
+            [ContainerUpdateSchema.field.snapshotKey.number]: "snapshotKey",
+          },
+        },
+        (context) => containers.update(context, wanted, pathsOf(updateMask)),
+        ({ id, image, labels, snapshotKey }) => ({ id, image, labels: { ...labels }, snapshotKey }),
+      );
       return { container: containerToProto(updated) };
     },
     delete: async ({ id }, call) => {
-      const context = requestContext(call);
-      await containers.delete(context, id);
-      await publishEvent({ events, context, topic: "/containers/delete" }, ContainerDeleteSchema, { id });
+      await announcing(
+        {
+          events,
+          context: requestContext(call),
+          topic: "/containers/delete",
+          schema: ContainerDeleteSchema,
+          known: { id },
+        },
+        (context) => containers.delete(context, id),
+      );
       return {};
     },
   };
