@@ -693,6 +693,16 @@ function servers({ version }: BuiltinOptions, metrics: MetricsRegistry): AnyPlug
       },
     }),
     plugin({
+      key: pluginKey<AsyncDisposable>(PluginType.monitorContainer, "restart"),
+      // After the ttrpc server, where shims of what it starts tell their events.
+      requires: [Key.events, Key.containersService, Key.namespacesService, Key.snapshotsService, Key.tasksService],
+      start: async (context) => {
+        for (const policy of ["no", "always", "on-failure", "unless-stopped"]) context.capability(policy);
+        const { startRestartMonitor } = await import("./restart.ts");
+        return context.cleanup.use(startRestartMonitor(context));
+      },
+    }),
+    plugin({
       key: pluginKey<GrpcServer>(PluginType.server, "grpc"),
       requires: [everyService],
       start: async (context) => {

@@ -1,6 +1,7 @@
+import type { RequestContext } from "@stevedore/base";
 import { anyToProto } from "@stevedore/convert/any";
 import { containerFromProto, containerToProto } from "@stevedore/convert/containers";
-import type { ContainerStore, EventExchange } from "@stevedore/core";
+import type { Container, ContainerStore, EventExchange, FieldMask, NewContainer } from "@stevedore/core";
 import {
   ContainerCreateSchema,
   ContainerDeleteSchema,
@@ -9,6 +10,30 @@ import {
 import type { Containers } from "@stevedore/wire/gen/containerd/services/containers/v1/containers_pb";
 import type { ServiceImpl } from "@stevedore/wire/rpc/index";
 import { announcing, pathsOf, requestContext, required } from "./request.ts";
+
+/** Changes a container and announces it. */
+export async function updateContainer(
+  at: { readonly containers: ContainerStore; readonly events: EventExchange; readonly context: RequestContext },
+  wanted: NewContainer,
+  fields: FieldMask,
+): Promise<Container> {
+  return announcing(
+    {
+      events: at.events,
+      context: at.context,
+      topic: "/containers/update",
+      schema: ContainerUpdateSchema,
+      known: { id: wanted.id },
+      fields: {
+        [ContainerUpdateSchema.field.image.number]: "image",
+        [ContainerUpdateSchema.field.labels.number]: "labels",
+        [ContainerUpdateSchema.field.snapshotKey.number]: "snapshotKey",
+      },
+    },
+    (context) => at.containers.update(context, wanted, fields),
+    ({ id, image, labels, snapshotKey }) => ({ id, image, labels: { ...labels }, snapshotKey }),
+  );
+}
 
 /** The containers service. */
 export function containersService(of: {
@@ -48,22 +73,8 @@ export function containersService(of: {
     },
     update: async ({ container, updateMask }, call) => {
       const wanted = containerFromProto(required(container, "container"));
-      const updated = await announcing(
-        {
-          events,
-          context: requestContext(call),
-          topic: "/containers/update",
-          schema: ContainerUpdateSchema,
-          known: { id: wanted.id },
-          fields: {
-            [ContainerUpdateSchema.field.image.number]: "image",
-            [ContainerUpdateSchema.field.labels.number]: "labels",
-            [ContainerUpdateSchema.field.snapshotKey.number]: "snapshotKey",
-          },
-        },
-        (context) => containers.update(context, wanted, pathsOf(updateMask)),
-        ({ id, image, labels, snapshotKey }) => ({ id, image, labels: { ...labels }, snapshotKey }),
-      );
+      const context = requestContext(call);
+      const updated = await updateContainer({ containers, events, context }, wanted, pathsOf(updateMask));
       return { container: containerToProto(updated) };
     },
     delete: async ({ id }, call) => {
