@@ -114,14 +114,36 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
     }),
     plugin({ key: Key.deprecations, requires: [], start: async () => options.deprecations }),
     plugin({
-      key: Key.events,
-      requires: [],
+      key: Key.eventLog,
+      requires: [Key.database],
       start: async (context) => {
-        const [{ createEventExchange }, { eventField }] = await Promise.all([
+        const { openEventLog } = await import("@stevedore/plugins/metadata/event-log");
+        const { config } = context;
+        const maxEvents = numberAt(config, "max_events");
+        if (maxEvents === 0) throw new SkipPlugin("max_events is 0: events are not kept");
+        return openEventLog(context.get(Key.database), {
+          maxEvents,
+          maxAge: durationMs(textAt(config, "max_age"), "max_age"),
+          maxBytes: numberAt(config, "max_bytes"),
+        });
+      },
+    }),
+    plugin({
+      key: Key.events,
+      requires: [Key.eventLog],
+      start: async (context) => {
+        const [{ createEventExchange }, { eventField }, { onceKeyOf }] = await Promise.all([
           import("@stevedore/plugins/events/impl"),
           import("./event-field.ts"),
+          import("./event-once.ts"),
         ]);
-        return createEventExchange({ eventField, log: context.log });
+        const eventLog = context.find(Key.eventLog);
+        return createEventExchange({
+          eventField,
+          onceKey: onceKeyOf,
+          log: context.log,
+          ...(eventLog === undefined ? {} : { eventLog }),
+        });
       },
     }),
     ...snapshotters(options),
@@ -514,12 +536,16 @@ function grpcServices({ root, version, deprecations }: BuiltinOptions): AnyPlugi
     grpcPlugin("events", {
       requires: [Key.events],
       register: async (context) => {
-        const [{ eventsService }, { Events }] = await Promise.all([
+        const [{ eventsService }, { eventLogService }, { Events }, { EventLog }] = await Promise.all([
           import("@stevedore/services/events"),
+          import("@stevedore/services/event-log"),
           import("@stevedore/wire/gen/containerd/services/events/v1/events_pb"),
+          import("@stevedore/wire/gen/stevedore/events/v1/events_pb"),
         ]);
-        const service = eventsService({ events: context.get(Key.events) });
-        return (router) => void router.service(Events, service);
+        const events = context.get(Key.events);
+        const service = eventsService({ events });
+        const logService = eventLogService({ history: events });
+        return (router) => void router.service(Events, service).service(EventLog, logService);
       },
     }),
     grpcPlugin("images", {
@@ -696,6 +722,16 @@ function servers({ version, debug }: BuiltinOptions, metrics: MetricsRegistry): 
         ]);
         const router = new Router().service(Events, shimEventsService({ events: context.get(Key.events) }));
         return context.cleanup.use(await serveTtrpc({ router, log: context.log, ...socketAt(context) }));
+      },
+    }),
+    plugin({
+      key: pluginKey<AsyncDisposable>(PluginType.monitorContainer, "restart"),
+      // After the ttrpc server, where shims of what it starts tell their events.
+      requires: [Key.events, Key.containersService, Key.namespacesService, Key.snapshotsService, Key.tasksService],
+      start: async (context) => {
+        for (const policy of ["no", "always", "on-failure", "unless-stopped"]) context.capability(policy);
+        const { startRestartMonitor } = await import("./restart.ts");
+        return context.cleanup.use(startRestartMonitor(context));
       },
     }),
     plugin({

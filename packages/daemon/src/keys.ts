@@ -5,6 +5,8 @@ import type {
   DeprecationLog,
   Differ,
   EventExchange,
+  EventHistory,
+  EventLog,
   ImageStore,
   LeaseManager,
   LocalTaskManager,
@@ -33,7 +35,9 @@ export function isGrpcService(value: unknown): value is GrpcService {
 export const Key = {
   content: pluginKey<ContentStore>(PluginType.content, "content"),
   deprecations: pluginKey<DeprecationLog>(PluginType.warning, "deprecations"),
-  events: pluginKey<EventExchange>(PluginType.event, "exchange"),
+  events: pluginKey<EventExchange & EventHistory>(PluginType.event, "exchange"),
+  /** Ours alone: what the exchange records into. Its section of the configuration bounds it. Hidden from clients' lists. */
+  eventLog: pluginKey<EventLog>("stevedore.events.v1", "log"),
   /** Ours alone: the file under the metadata store and the snapshotters' records. Hidden from clients' lists. */
   database: pluginKey<MetadataDatabase>("stevedore.internal.v1", "database"),
   metadata: pluginKey<Stores>(PluginType.metadata, "bolt"),

@@ -6,6 +6,7 @@ import type {
   Deprecation,
   Differ,
   EventExchange,
+  EventHistory,
   ImageStore,
   LeaseManager,
   NamespaceStore,
@@ -65,6 +66,11 @@ export interface Client extends AsyncDisposable {
   readonly content: ContentStore;
   readonly diff: Differ;
   readonly events: EventExchange;
+  /**
+   * Events that were told earlier, with cursors to read on from. Only daemons of Stevedore have it; each call to another
+   * fails with `not-implemented` and says so.
+   */
+  readonly eventLog: EventHistory;
   readonly images: ImageStore;
   readonly introspection: Introspection;
   readonly leases: LeaseManager;

@@ -6,6 +6,7 @@ import { callOptions, lazyClient } from "./proxy/call.ts";
 import { containersProxy } from "./proxy/containers.ts";
 import { contentProxy } from "./proxy/content.ts";
 import { diffProxy } from "./proxy/diff.ts";
+import { eventLogProxy } from "./proxy/event-log.ts";
 import { eventsProxy } from "./proxy/events.ts";
 import { imagesProxy } from "./proxy/images.ts";
 import { introspectionProxy } from "./proxy/introspection.ts";
@@ -43,6 +44,7 @@ export function connectClient(options: ConnectOptions): Client {
     content: contentProxy(transport),
     diff: diffProxy(transport),
     events: eventsProxy(transport),
+    eventLog: eventLogProxy(transport),
     images: imagesProxy(transport),
     introspection: introspectionProxy(transport),
     leases: leasesProxy(transport),
