@@ -1,4 +1,4 @@
-import type { Envelope } from "@stevedore/sdk/types";
+import { formatGoTime } from "../kit/format.ts";
 import { ctrCommand } from "./define.ts";
 
 /** `ctr events` */
@@ -12,7 +12,9 @@ export const command = ctrCommand({
     try {
       for await (const envelope of session.client.events.subscribe(session.context, args)) {
         const event = await anyToJson(envelope.event);
-        io.stdout.write(`${goTime(envelope)} ${envelope.namespace} ${envelope.topic} ${event}\n`);
+        io.stdout.write(
+          `${formatGoTime(envelope.timestamp, envelope.nanos)} ${envelope.namespace} ${envelope.topic} ${event}\n`,
+        );
       }
     } catch (error) {
       if (!io.signal.aborted) throw error;
@@ -20,10 +22,3 @@ export const command = ctrCommand({
     return 0;
   },
 });
-
-/** A time as Go's `%v` prints it in UTC, without trailing zeros: `2026-11-21 03:51:11.671791882 +0000 UTC`. */
-function goTime({ timestamp, nanos }: Envelope): string {
-  const seconds = timestamp.toISOString().slice(0, 19).replace("T", " ");
-  const fraction = String(nanos).padStart(9, "0").replace(/0+$/, "");
-  return `${seconds}${fraction === "" ? "" : `.${fraction}`} +0000 UTC`;
-}
