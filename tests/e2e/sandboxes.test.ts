@@ -79,6 +79,7 @@ row(
     casts: ["ours"],
     source: CTR,
     covers: [
+      "cmd:ctr sandboxes",
       "cmd:ctr sandboxes run",
       "cmd:ctr sandboxes list",
       "cmd:ctr sandboxes info",

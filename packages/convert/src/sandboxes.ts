@@ -79,6 +79,7 @@ export function createSandboxToProto(
   };
 }
 
+/** A started sandbox as a message; what is not known is left out. */
 export function sandboxInstanceToProto(
   instance: SandboxInstance,
 ): MessageInitShape<typeof ControllerStartResponseSchema> {
@@ -94,6 +95,7 @@ export function sandboxInstanceToProto(
   };
 }
 
+/** A started sandbox out of a message, of the id that was asked for. */
 export function sandboxInstanceFromProto(id: string, answer: ControllerStartResponse): SandboxInstance {
   const createdAt = optionalDateFromProto(answer.createdAt);
   return {
@@ -123,6 +125,7 @@ export function sandboxStatusToProto(status: SandboxStatus): MessageInitShape<ty
   };
 }
 
+/** A status out of a message, of the id that was asked for; an empty `extra` is none. */
 export function sandboxStatusFromProto(id: string, answer: ControllerStatusResponse): SandboxStatus {
   const createdAt = optionalDateFromProto(answer.createdAt);
   const exitedAt = optionalDateFromProto(answer.exitedAt);
@@ -140,11 +143,13 @@ export function sandboxStatusFromProto(id: string, answer: ControllerStatusRespo
   };
 }
 
+/** The end of a sandbox out of a message; a time that is not told is absent. */
 export function sandboxExitFromProto(answer: Pick<ControllerWaitResponse, "exitStatus" | "exitedAt">): SandboxExit {
   const exitedAt = optionalDateFromProto(answer.exitedAt);
   return { exitStatus: answer.exitStatus, ...(exitedAt === undefined ? {} : { exitedAt }) };
 }
 
+/** The end of a sandbox as the fields of a message. */
 export function sandboxExitToProto({ exitStatus, exitedAt }: SandboxExit): {
   exitStatus: number;
   exitedAt?: ReturnType<typeof timestampToProto>;
@@ -164,6 +169,7 @@ export function sandboxMetricFromProto(metric: Metric | undefined): SandboxMetri
   return { id, timestamp: dateFromProto(timestamp), ...(data === undefined ? {} : { data: anyFromProto(data) }) };
 }
 
+/** A measurement as a message. */
 export function sandboxMetricToProto({
   id,
   timestamp,
