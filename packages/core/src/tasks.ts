@@ -42,6 +42,15 @@ export interface CreateTask {
   readonly options?: AnyValue;
   /** Shim binary path, overriding the runtime's name. */
   readonly runtimePath: string;
+  /** Where the shim of the container's sandbox listens, for one that no controller here knows. */
+  readonly taskApi?: TaskApi;
+}
+
+/** A task API that is served already. */
+export interface TaskApi {
+  /** `<protocol>+<address>`: `ttrpc+unix:///path`. */
+  readonly address: string;
+  readonly version: number;
 }
 
 /** What an additional process is made from. */

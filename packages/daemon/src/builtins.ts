@@ -20,7 +20,13 @@ import {
   SkipPlugin,
 } from "./graph.ts";
 import { useOptFolder } from "./host.ts";
-import { type GrpcService, isGrpcService, Key } from "./keys.ts";
+import {
+  type GrpcService,
+  isGrpcService,
+  isSandboxControllerPlugin,
+  Key,
+  type SandboxControllerPlugin,
+} from "./keys.ts";
 import { MetricsRegistry } from "./metrics/registry.ts";
 import { hostPlugin, pluginPlatform } from "./platform.ts";
 import { workerCommand } from "./self.ts";
@@ -293,7 +299,13 @@ function proxies(section: Readonly<Record<string, unknown>>): AnyPlugin[] {
       const { createGrpcTransport } = await import("@stevedore/wire/grpc/client");
       const made = createGrpcTransport({ address: textAt(config, "address") });
       context.cleanup.defer(async () => made.close());
+      for (const [key, value] of Object.entries(sectionAt(config, "exports"))) context.export(key, String(value));
       context.export("address", textAt(config, "address"));
+      if (config["capabilities"] !== undefined) {
+        for (const capability of textsAt(config, "capabilities")) context.capability(capability);
+      }
+      const platform = config["platform"] === undefined ? "" : textAt(config, "platform");
+      if (platform !== "") context.platforms([pluginPlatform(platform)]);
       return made;
     };
     const modules = () => import("@stevedore/plugins/proxy/index");
@@ -329,6 +341,18 @@ function proxies(section: Readonly<Record<string, unknown>>): AnyPlugin[] {
             start: async (context): Promise<DifferPlugin> => {
               const { createProxyDiffer } = await modules();
               return { kind: "differ", differ: createProxyDiffer({ transport: await transport(context) }) };
+            },
+          }),
+        ];
+      case "sandbox":
+        return [
+          plugin({
+            key: pluginKey<SandboxControllerPlugin>(PluginType.sandboxController, name),
+            requires: [],
+            start: async (context): Promise<SandboxControllerPlugin> => {
+              const { createProxySandboxController } = await modules();
+              const controller = createProxySandboxController({ transport: await transport(context), name });
+              return { kind: "sandbox-controller", controller };
             },
           }),
         ];
@@ -418,8 +442,8 @@ function coreServices(options: BuiltinOptions): AnyPlugin[] {
       key: Key.shims,
       requires: [Key.events, Key.metadata],
       start: async (context) => {
-        const { startTaskManager } = await import("./runtime.ts");
-        return startTaskManager({
+        const { startShimManager } = await import("./runtime.ts");
+        return startShimManager({
           root,
           state,
           timeouts,
@@ -438,7 +462,7 @@ function coreServices(options: BuiltinOptions): AnyPlugin[] {
       start: async (context) => {
         context.platforms(textsAt(context.config, "platforms").map(pluginPlatform));
         context.export("log-uri-schemes", "fifo,binary,binary-v2,file");
-        return context.get(Key.shims);
+        return context.get(Key.shims).tasks;
       },
     }),
     plugin({ key: Key.tasksService, requires: [Key.runtime], start: async (context) => context.get(Key.runtime) }),
@@ -602,6 +626,46 @@ function grpcServices({ root, version, deprecations }: BuiltinOptions): AnyPlugi
           events: context.get(Key.events),
         });
         return (router) => void router.service(Namespaces, service);
+      },
+    }),
+    plugin({
+      key: Key.sandboxStore,
+      requires: [Key.metadata],
+      start: async (context) => context.get(Key.metadata).sandboxes,
+    }),
+    plugin({
+      key: pluginKey<SandboxControllerPlugin>(PluginType.sandboxController, "shim"),
+      requires: [Key.shims, Key.events],
+      start: async (context): Promise<SandboxControllerPlugin> => ({
+        kind: "sandbox-controller",
+        controller: context.get(Key.shims).sandboxes,
+      }),
+    }),
+    grpcPlugin("sandbox-controllers", {
+      requires: [{ type: PluginType.sandboxController, id: ANY }, Key.events],
+      register: async (context) => {
+        const plugins = context.all(PluginType.sandboxController, isSandboxControllerPlugin);
+        if (plugins.size === 0) throw classified("not-found", "no sandbox controllers initialized: plugin: not found");
+        const [{ sandboxControllersService }, { Controller }] = await Promise.all([
+          import("@stevedore/services/sandbox-controllers"),
+          import("@stevedore/wire/gen/containerd/services/sandbox/v1/sandbox_pb"),
+        ]);
+        const service = sandboxControllersService({
+          controllers: mapValues(plugins, ({ controller }) => controller),
+          events: context.get(Key.events),
+        });
+        return (router) => void router.service(Controller, service);
+      },
+    }),
+    grpcPlugin("sandboxes", {
+      requires: [Key.sandboxStore],
+      register: async (context) => {
+        const [{ sandboxesService }, { Store }] = await Promise.all([
+          import("@stevedore/services/sandboxes"),
+          import("@stevedore/wire/gen/containerd/services/sandbox/v1/sandbox_pb"),
+        ]);
+        const service = sandboxesService({ sandboxes: context.get(Key.sandboxStore) });
+        return (router) => void router.service(Store, service);
       },
     }),
     grpcPlugin("snapshots", {

@@ -12,6 +12,8 @@ import type {
   LocalTaskManager,
   NamespaceStore,
   PluginRecord,
+  SandboxController,
+  SandboxStore,
   Snapshotter,
   TaskManager,
 } from "@stevedore/core";
@@ -30,6 +32,22 @@ export interface GrpcService {
 
 export function isGrpcService(value: unknown): value is GrpcService {
   return typeof value === "object" && value !== null && "kind" in value && value.kind === "grpc-service";
+}
+
+/** A plugin of type `io.containerd.sandbox.controller.v1`; the mark tells it from other values in the graph. */
+export interface SandboxControllerPlugin {
+  readonly kind: "sandbox-controller";
+  readonly controller: SandboxController;
+}
+
+export function isSandboxControllerPlugin(value: unknown): value is SandboxControllerPlugin {
+  return typeof value === "object" && value !== null && "kind" in value && value.kind === "sandbox-controller";
+}
+
+/** What manages shims: those of tasks, and those that are sandboxes. */
+export interface ShimManager {
+  readonly tasks: LocalTaskManager;
+  readonly sandboxes: SandboxController;
 }
 
 export const Key = {
@@ -55,6 +73,7 @@ export const Key = {
   namespacesService: pluginKey<NamespaceStore>(PluginType.service, "namespaces-service"),
   snapshotsService: pluginKey<ReadonlyMap<string, Snapshotter>>(PluginType.service, "snapshots-service"),
   tasksService: pluginKey<TaskManager>(PluginType.service, "tasks-service"),
-  shims: pluginKey<LocalTaskManager>(PluginType.shim, "manager"),
+  sandboxStore: pluginKey<SandboxStore>(PluginType.sandboxStore, "local"),
+  shims: pluginKey<ShimManager>(PluginType.shim, "manager"),
   runtime: pluginKey<LocalTaskManager>(PluginType.runtime, "task"),
 };

@@ -1,17 +1,21 @@
 /** Tasks: the shim manager with what this daemon tells its shims. */
 import { existsSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
-import type { LocalTaskManager } from "@stevedore/core";
 import { inheritedNofile, NOFILE_VARIABLE } from "@stevedore/os/rlimit";
 import { pickEnvironment } from "@stevedore/os/spawn";
 import { PluginType } from "@stevedore/plugins/ids";
-import { DEFAULT_TIMEOUTS, ShimTaskManager, type ShimTimeouts } from "@stevedore/plugins/shim-manager/index";
+import {
+  DEFAULT_TIMEOUTS,
+  SandboxShims,
+  ShimTaskManager,
+  type ShimTimeouts,
+} from "@stevedore/plugins/shim-manager/index";
 import { durationMs } from "./config/duration.ts";
 import { textAt, textsAt } from "./config/read.ts";
 import type { PluginContext } from "./graph.ts";
-import { Key } from "./keys.ts";
+import { Key, type ShimManager } from "./keys.ts";
 
-export interface TaskManagerRequest {
+export interface ShimManagerRequest {
   readonly root: string;
   readonly state: string;
   readonly grpcAddress: string;
@@ -36,14 +40,11 @@ const SHIM_ENVIRONMENT = [
   "NO_PROXY",
 ];
 
-/** Starts the task manager and the search for tasks of an earlier daemon. */
-export async function startTaskManager(request: TaskManagerRequest): Promise<LocalTaskManager> {
+/** Starts the managers of tasks and sandboxes, and the search for those of an earlier daemon. */
+export async function startShimManager(request: ShimManagerRequest): Promise<ShimManager> {
   const { root, state, context } = request;
-  const id = `${PluginType.runtime}.task`;
-  const manager = new ShimTaskManager({
-    root: join(root, id),
-    state: join(state, id),
-    containers: context.get(Key.metadata).containers,
+  const folders = (id: string) => ({ root: join(root, id), state: join(state, id) });
+  const common = {
     events: context.get(Key.events),
     grpcAddress: request.grpcAddress,
     ttrpcAddress: request.ttrpcAddress,
@@ -57,10 +58,27 @@ export async function startTaskManager(request: TaskManagerRequest): Promise<Loc
     self: process.execPath,
     timeouts: timeoutsOf(request.timeouts),
     log: context.log,
+  };
+  const { containers, sandboxes: store } = context.get(Key.metadata);
+  const sandboxes = new SandboxShims({
+    ...common,
+    folders: folders(`${PluginType.sandboxController}.shim`),
+    tasks: {
+      has: (caller, id) => tasks.has(caller, id),
+      endTasksAt: (namespace, address) => tasks.endTasksAt(namespace, address),
+    },
   });
-  manager.load();
-  context.cleanup.defer(async () => manager.close());
-  return manager;
+  const tasks = new ShimTaskManager({
+    ...common,
+    ...folders(`${PluginType.runtime}.task`),
+    containers,
+    sandboxes: { store, hosts: sandboxes },
+  });
+  sandboxes.load();
+  tasks.load();
+  context.cleanup.defer(async () => sandboxes.close());
+  context.cleanup.defer(async () => tasks.close());
+  return { tasks, sandboxes };
 }
 
 function shimEnvironment(extra: readonly string[]): Record<string, string> {

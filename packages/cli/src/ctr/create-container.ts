@@ -41,6 +41,7 @@ export async function createFromFlags(session: Session, request: CreateRequest):
     snapshotLabels: { ...parseLabelArgs(flags.snapshotterLabel), ...remapLabels(run) },
     labels: parseLabelArgs(flags.label),
     runtime: { name: flags.runtime, options: await runtimeOptions(flags) },
+    sandbox: flags.sandbox,
     syncFs: run?.syncFs ?? false,
     ...ownerMaps(run),
     ...(withConfig || ownRootfs
