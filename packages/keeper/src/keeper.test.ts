@@ -14,6 +14,7 @@ interface World extends AsyncDisposable {
   readonly dir: string;
   readonly socket: string;
   readonly keeper: Child;
+  readonly daemon: KeeperClient;
 }
 
 const cleanup: (() => Promise<void>)[] = [];
@@ -28,6 +29,14 @@ async function until<T>(what: () => T | undefined | false, limitMs = 10_000): Pr
     if (found !== undefined && found !== false) return found;
     if (performance.now() > end) throw new Error("waited too long");
     await Bun.sleep(10);
+  }
+}
+
+function connected(socket: string): KeeperClient | undefined {
+  try {
+    return KeeperClient.connect(socket);
+  } catch {
+    return undefined;
   }
 }
 
@@ -48,8 +57,11 @@ async function world(): Promise<World> {
     },
   };
   cleanup.push(() => made[Symbol.asyncDispose]());
-  await until(() => existsSync(socket));
-  return made;
+  // It would end by itself as soon as it is needless.
+  const daemon = await until(() => connected(socket));
+  await daemon.attend();
+  cleanup.push(async () => daemon.close());
+  return { ...made, daemon };
 }
 
 const owner = { namespace: "ns", container: "c", exec: "" };
@@ -119,8 +131,7 @@ test("an orphan's exit is journaled and told, whether its name comes before or a
 });
 
 test("it ends when the daemon has left and nothing is held, and not before", async () => {
-  const { socket, keeper } = await world();
-  const daemon = KeeperClient.connect(socket);
+  const { socket, keeper, daemon } = await world();
   expect(await daemon.attend()).toBe(keeper.pid);
   const shim = KeeperClient.connect(socket);
   using none = new OwnedFd(openNull());

@@ -85,8 +85,5 @@ export type Answer =
 /** What a message may measure at most; the longest are owners with long ids, and names. */
 export const MAX_MESSAGE_BYTES = 16 << 10;
 
-/** How the program is called; also what `stevedore` calls it. */
-export const KEEPER_COMMAND = "keeper";
-
 /** Tells a shim where its keeper listens. */
 export const KEEPER_VARIABLE = "STEVEDORE_KEEPER";

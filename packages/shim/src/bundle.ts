@@ -107,8 +107,14 @@ const SYNCED_WRITE = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC 
  * Writes the exit record and syncs it, so that it is there when anybody learns of the exit. The file's field names are
  * the peer's.
  */
-export async function writeExitRecord(bundle: string, record: ExitRecord): Promise<void> {
-  const text = JSON.stringify({ Timestamp: momentText(record.exitedAt), Pid: record.pid, Status: record.status });
+export async function writeExitRecord(
+  bundle: string,
+  record: ExitRecord & { readonly source?: string; readonly reason?: string },
+): Promise<void> {
+  const { exitedAt, pid, status, source = "reaped", reason } = record;
+  // The peer's fields, then ours: who saw it, and why the status is not known.
+  const fields = { Timestamp: momentText(exitedAt), Pid: pid, Status: status, Source: source };
+  const text = JSON.stringify(reason === undefined || reason === "" ? fields : { ...fields, Reason: reason });
   const path = join(bundle, BUNDLE.exitStatus);
   const temporary = `${path}.tmp`;
   // Synced as it is written: one trip to a thread instead of four.

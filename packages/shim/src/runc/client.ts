@@ -165,6 +165,15 @@ export class RuntimeClient {
     await this.#run(["update", "--resources=-", id], { input: resources });
   }
 
+  /** The status the runtime has for a container: "created", "running", "paused" or "stopped". */
+  async state(id: string): Promise<string> {
+    const text = await this.#run(["state", id]);
+    const parsed = parseJson(text);
+    const status = isJsonObject(parsed) ? parsed["status"] : undefined;
+    if (typeof status !== "string") throw classified("unknown", `read state of ${id}: found no status`);
+    return status;
+  }
+
   /** Pids of the container's processes, as the host sees them. */
   async ps(id: string): Promise<number[]> {
     const text = await this.#run(["ps", "--format", "json", id]);
