@@ -164,11 +164,7 @@ export class KeeperClient {
   }
 
   /** Sends a request and takes its answers until `take` returns something. */
-  #ask<T>(
-    make: (id: number) => Request,
-    fds: readonly OwnedFd[],
-    take: (reply: Reply) => T | undefined,
-  ): Promise<T> {
+  #ask<T>(make: (id: number) => Request, fds: readonly OwnedFd[], take: (reply: Reply) => T | undefined): Promise<T> {
     const id = ++this.#lastId;
     const done = Promise.withResolvers<T>();
     const settle = (): void => {
@@ -178,7 +174,8 @@ export class KeeperClient {
       take: (reply) => {
         try {
           const { op, message, errorClass } = reply.fields;
-          if (op === "failed") throw classified(ERROR_CLASSES.find((one) => one === errorClass) ?? "unknown", textField(message));
+          if (op === "failed")
+            throw classified(ERROR_CLASSES.find((one) => one === errorClass) ?? "unknown", textField(message));
           const result = take(reply);
           if (result === undefined) return;
           settle();
@@ -214,7 +211,7 @@ export class KeeperClient {
       if (pending === undefined) for (const fd of fds) fd[Symbol.dispose]();
       else pending.take({ fields, fds });
     }
-    for (const pending of [...this.#pending.values()]) pending.fail(gone());
+    for (const pending of this.#pending.values()) pending.fail(gone());
     this.#closed.resolve();
   }
 }

@@ -32,7 +32,12 @@ export class Holdings {
     const key = keyOf(owner);
     const processes = this.#containers.get(key) ?? new Map<string, Held>();
     this.#containers.set(key, processes);
-    const held = processes.get(owner.exec) ?? { owner, fds: new Map(), process: undefined, exit: undefined };
+    const held: Held = processes.get(owner.exec) ?? {
+      owner,
+      fds: new Map<string, OwnedFd>(),
+      process: undefined,
+      exit: undefined,
+    };
     processes.set(owner.exec, held);
     if (process !== undefined) {
       // An exec id that is used again is another process.

@@ -115,7 +115,7 @@ test("an orphan's exit is journaled and told, whether its name comes before or a
   const exit = await client.watch(name);
   expect(exit).toMatchObject({ pid, code: 7 });
   const lines = (await readFile(join(dir, "journal"), "utf8")).trim().split("\n");
-  expect(lines.map((line) => JSON.parse(line))).toMatchObject([
+  expect(lines.map((line): unknown => JSON.parse(line))).toMatchObject([
     { what: "exit", exec: "", pid, status: 7, source: "keeper", start: name.start },
   ]);
   const [taken] = await client.take("ns", "c");
@@ -166,4 +166,3 @@ test("a program that is not there is an error; a keeper that is killed fails wha
   sendSignal(sleeping.pid, 9);
   expect(await client.status().catch(String)).toContain("the keeper is gone");
 });
-

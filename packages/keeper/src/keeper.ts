@@ -3,7 +3,7 @@ import { messageOf } from "@stevedore/base/errors";
 import { spawnedPids } from "@stevedore/os/children";
 import { duplicate, OwnedFd, readInto, writeFrom } from "@stevedore/os/fd";
 import { ownChildren, processStat, waitPid } from "@stevedore/os/process";
-import { spawnChild } from "@stevedore/os/spawn";
+import { type Child, type ExitStatus, spawnChild } from "@stevedore/os/spawn";
 import { Channel } from "./channel.ts";
 import { exitLine } from "./exit-line.ts";
 import { type Held, Holdings, nameOf } from "./holdings.ts";
@@ -181,11 +181,14 @@ export class Keeper {
       stderr: { fd: stderr.fd },
     });
     answer({ op: "spawned", id, pid: child.pid });
-    void child.exited.then(({ code, signal }) => {
-      child.dispose();
-      answer({ op: "ended", id, code, ...(signal === undefined ? {} : { signal }) });
-      this.reap();
-    });
+    void this.#untilEnded(child, (ended) => answer({ op: "ended", id, ...ended }));
+  }
+
+  async #untilEnded(child: Child, tell: (ended: ExitStatus) => void): Promise<void> {
+    const { code, signal } = await child.exited;
+    child.dispose();
+    tell({ code, ...(signal === undefined ? {} : { signal }) });
+    this.reap();
   }
 }
 

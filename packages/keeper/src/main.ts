@@ -1,7 +1,14 @@
 import { messageOf } from "@stevedore/base/errors";
 import { isErrno } from "@stevedore/os/errno";
 import { setChildSubreaper, setProcessName } from "@stevedore/os/process";
-import { awaitConnection, isListening, listenUnix, peerCredentials, removeStaleSocket, SOCK } from "@stevedore/os/socket";
+import {
+  awaitConnection,
+  isListening,
+  listenUnix,
+  peerCredentials,
+  removeStaleSocket,
+  SOCK,
+} from "@stevedore/os/socket";
 import { Keeper } from "./keeper.ts";
 
 /** How often a keeper that nobody told anything looks whether it is still needed: idle shims end without a word. */

@@ -405,7 +405,8 @@ export class Reaper implements Disposable {
     const now = Date.now();
     const zombies = new Set<number>();
     for (const pid of ownChildren()) {
-      if (this.#watched.has(pid) || this.#told.has(pid) || spawnedPids.has(pid) || processStat(pid)?.state !== "Z") continue;
+      if (this.#watched.has(pid) || this.#told.has(pid) || spawnedPids.has(pid) || processStat(pid)?.state !== "Z")
+        continue;
       zombies.add(pid);
       const since = this.#orphans.get(pid) ?? now;
       this.#orphans.set(pid, since);

@@ -69,7 +69,8 @@ export class Deposits {
       return;
     }
     for (const [key, { owner: one }] of this.#deposits) {
-      if (one.container === owner.container && (owner.exec === "" || one.exec === owner.exec)) this.#deposits.delete(key);
+      if (one.container === owner.container && (owner.exec === "" || one.exec === owner.exec))
+        this.#deposits.delete(key);
     }
     this.#client?.drop(owner);
   }
@@ -87,13 +88,16 @@ export class Deposits {
       for (const { owner, fds, process } of this.#deposits.values()) {
         client.hold(owner, Object.fromEntries(fds), process);
       }
-      void client.closed.then(() => {
-        this.#client = undefined;
-        this.#connectLater(FIRST_RETRY_MS);
-      });
+      void this.#follow(client);
     } catch {
       this.#connectLater(retryMs);
     }
+  }
+
+  async #follow(client: KeeperClient): Promise<void> {
+    await client.closed;
+    this.#client = undefined;
+    this.#connectLater(FIRST_RETRY_MS);
   }
 
   #connectLater(retryMs: number): void {

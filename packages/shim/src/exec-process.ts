@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { classified, messageOf } from "@stevedore/base/errors";
 import { nowMoment } from "@stevedore/base/moment";
-import { encodeJson, isJsonObject, parseJson } from "@stevedore/oci/json-lossless";
 import type { ProcessName } from "@stevedore/keeper/protocol";
+import { encodeJson, isJsonObject, parseJson } from "@stevedore/oci/json-lossless";
 import { OwnedFd } from "@stevedore/os/fd";
 import { openPidfd } from "@stevedore/os/pidfd";
 import { sendSignal } from "@stevedore/os/process";
@@ -219,8 +219,10 @@ export class ExecProcess implements ContainerProcess {
   async #open(): Promise<ProcessStreams> {
     const { names, uid, gid } = this.#request;
     try {
-      return await openStreams({ ...this.#shim, names, id: this.id, direct: false, uid, gid, kept: this.#kept }, (streams) =>
-        this.#init.runtime.exec(this.#init.id, { process: this.#spec, pidFile: this.#pidFile(), ...streams }),
+      return await openStreams(
+        { ...this.#shim, names, id: this.id, direct: false, uid, gid, kept: this.#kept },
+        (streams) =>
+          this.#init.runtime.exec(this.#init.id, { process: this.#spec, pidFile: this.#pidFile(), ...streams }),
       );
     } catch (error) {
       this.#state = { kind: "failed" };

@@ -150,7 +150,7 @@ function newProcess(io: StdioNames, spec: string): JournalProcess {
 function enter(state: JournalState, fields: JsonObject): void {
   const exec = textOf(fields["exec"]);
   const target = exec === "" ? state.init : state.execs.get(exec);
-  switch (fields["what"]) {
+  switch (textOf(fields["what"])) {
     case "init":
       state.init.process = { pid: Number(fields["pid"]), start: textOf(fields["start"]) };
       return;
@@ -166,7 +166,7 @@ function enter(state: JournalState, fields: JsonObject): void {
     default:
   }
   if (target === undefined) return;
-  switch (fields["what"]) {
+  switch (textOf(fields["what"])) {
     case "exec-start":
       target.starting = true;
       return;

@@ -2,8 +2,8 @@ import { chmod, mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { encodeText } from "@stevedore/base/bytes";
 import { messageOf } from "@stevedore/base/errors";
-import { KEEPER_VARIABLE } from "@stevedore/keeper/protocol";
 import type { Logger } from "@stevedore/base/log";
+import { KEEPER_VARIABLE } from "@stevedore/keeper/protocol";
 import { isErrno } from "@stevedore/os/errno";
 import { closeQuietly, isOpen, writeFrom } from "@stevedore/os/fd";
 import {

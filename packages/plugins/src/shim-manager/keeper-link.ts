@@ -68,15 +68,9 @@ export class KeeperLink {
   }
 
   /** Forgets a container. */
-  drop(namespace: string, container: string): void {
-    const { log } = this.#settings;
-    void this.#client?.then((client) => {
-      try {
-        client?.drop({ namespace, container, exec: "" });
-      } catch (error) {
-        log.warn("telling the keeper of a delete", { container, error: messageOf(error) });
-      }
-    });
+  async drop(namespace: string, container: string): Promise<void> {
+    const client = await this.#client;
+    client?.drop({ namespace, container, exec: "" });
   }
 
   /** Leaves the keeper with what it holds; one that holds nothing has ended when this resolves. */

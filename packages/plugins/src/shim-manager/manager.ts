@@ -34,8 +34,8 @@ import type {
 } from "@stevedore/core";
 import { matcher } from "@stevedore/core/filters";
 import { validateIdentifier } from "@stevedore/core/identifiers";
-import { KEEPER_VARIABLE } from "@stevedore/keeper/protocol";
 import { KeyedLock } from "@stevedore/core/keyed-lock";
+import { KEEPER_VARIABLE } from "@stevedore/keeper/protocol";
 import { removeTree } from "@stevedore/os/blocking";
 import { openFifoBoth } from "@stevedore/os/fifo";
 import { isListening, removeStaleSocket } from "@stevedore/os/socket";
@@ -421,12 +421,9 @@ export class ShimTaskManager implements TaskManager {
       .map(async (entry): Promise<TaskMetric | undefined> => {
         const timestamp = new Date();
         try {
-          const { stats } = await this.#call(
-            context,
-            entry,
-            (task, options) => task.stats({ id: entry.id }, options),
-            { timeoutMs: this.#timeouts.stats },
-          );
+          const { stats } = await this.#call(context, entry, (task, options) => task.stats({ id: entry.id }, options), {
+            timeoutMs: this.#timeouts.stats,
+          });
           if (stats === undefined) return undefined;
           return { id: entry.id, timestamp, data: { typeUrl: stats.typeUrl, value: stats.value } };
         } catch (error) {
@@ -523,7 +520,8 @@ export class ShimTaskManager implements TaskManager {
     const runtime = task.runtimePath === "" ? container.runtime.name : task.runtimePath;
     const path = await this.#runtimePath(runtime);
     const binary = new ShimBinary(path, bundle, this.#options);
-    if (await this.#mayShare(path, { ...request, runtime })) return this.#joinShared(context, { bundle, binary, request });
+    if (await this.#mayShare(path, { ...request, runtime }))
+      return this.#joinShared(context, { bundle, binary, request });
     const over = new AbortController();
     readShimLog(bundle, { sink: this.#shimLog(), signal: over.signal, log: this.#log });
     let record: BootstrapRecord | undefined;
@@ -687,7 +685,7 @@ export class ShimTaskManager implements TaskManager {
       // It died in the middle: what the runtime has made by then, or still makes, is taken down without it.
       await entry.binary.delete(AbortSignal.timeout(ADOPT_MS)).catch(quietly);
       this.#removeSocket(entry);
-      this.#keeper.drop(entry.bundle.namespace, entry.id);
+      await this.#keeper.drop(entry.bundle.namespace, entry.id);
       entry.over.abort();
       return;
     }
@@ -892,7 +890,7 @@ export class ShimTaskManager implements TaskManager {
       this.#log.error("failed to delete bundle", { id, error: messageOf(error) }),
     );
     this.#removeSocket(entry);
-    this.#keeper.drop(entry.bundle.namespace, id);
+    await this.#keeper.drop(entry.bundle.namespace, id);
     const told = entry.exits.get(id);
     const exit: ExitRecord =
       told ??

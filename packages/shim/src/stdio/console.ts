@@ -97,7 +97,8 @@ export class ProcessConsole {
         if (plan.kind === "log-file") write = await this.#appendTo(plan.path);
         else if (plan.kind === "logger") lost("terminal: its logger is gone");
         else if (plan.stdout.kind === "file") write = await this.#appendTo(plan.stdout.path);
-        else if (plan.stdout.kind === "fifo") write = this.#writeTo(new FdWriter(openFifoBoth(plan.stdout.path).release()));
+        else if (plan.stdout.kind === "fifo")
+          write = this.#writeTo(new FdWriter(openFifoBoth(plan.stdout.path).release()));
       }
     } catch (error) {
       lost(`terminal's output: ${messageOf(error)}`);

@@ -261,7 +261,10 @@ class StreamIo implements ProcessIo {
         if (!stdinClosed) lost("stdin: nobody holds its pipe any more");
         return;
       }
-      this.#beginInput(new OwnedFd((taken.get("stdin-from") ?? openFifoReaderNow(path)).release()), new FdWriter(to.release()));
+      this.#beginInput(
+        new OwnedFd((taken.get("stdin-from") ?? openFifoReaderNow(path)).release()),
+        new FdWriter(to.release()),
+      );
     } catch (error) {
       lost(`stdin: ${messageOf(error)}`);
     }
