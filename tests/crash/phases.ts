@@ -149,8 +149,10 @@ export class PhaseWorld implements AsyncDisposable {
 
   /** Has a neighbour end, and looks at all it wrote and at its exit code. */
   async endOf(id: string): Promise<void> {
-    const said = await this.ctr("tasks", "exec", "--exec-id", "go", id, "sh", "-c", "echo heard; touch /go; exit 5");
+    const said = await this.ctr("tasks", "exec", "--exec-id", "say", id, "sh", "-c", "echo heard; exit 5");
     expect([said.stdout, said.code, said.stderr]).toEqual(["heard\n", 5, said.stderr]);
+    // The end of init may end this one before it has ended by itself.
+    await this.ctr("tasks", "exec", "--exec-id", "go", id, "touch", "/go");
     await eventually(`${id} to stop`, async () => ((await this.statusOf(id)) === "STOPPED" ? true : undefined), 20_000);
     const removed = await this.ctr("tasks", "rm", id);
     expect(removed.stderr).toContain("exit code 23");

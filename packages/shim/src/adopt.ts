@@ -1,4 +1,4 @@
-import { readdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { encodeText } from "@stevedore/base/bytes";
 import { messageOf } from "@stevedore/base/errors";
@@ -6,9 +6,7 @@ import type { Taken } from "@stevedore/keeper/client";
 import { PIDFD, type ProcessName } from "@stevedore/keeper/protocol";
 import { OwnedFd } from "@stevedore/os/fd";
 import { openPidfd } from "@stevedore/os/pidfd";
-import { sendSignal } from "@stevedore/os/process";
-import { SIGKILL } from "@stevedore/os/signals";
-import { BUNDLE, readExitRecord, readOptions, readPidFile } from "./bundle.ts";
+import { readExitRecord, readOptions, readPidFile } from "./bundle.ts";
 import { Container } from "./container.ts";
 import type { ExecProcess } from "./exec-process.ts";
 import { nameOf } from "./exits.ts";
@@ -17,6 +15,7 @@ import { Journal, type JournalProcess, type JournalState, readJournal } from "./
 import type { RuncOptions } from "./options.ts";
 import type { ProcessEnd, ShimContext } from "./process.ts";
 import { isMissingContainer } from "./runc/errors.ts";
+import { untilRuntimeEnded } from "./runtime-calls.ts";
 
 /** An exec that came with a container. */
 export interface AdoptedExecProcess {
@@ -40,10 +39,6 @@ export interface AdoptedContainer {
   readonly lost: readonly string[];
 }
 
-/** How long a runtime that the dead shim called may take to end, milliseconds; it is killed then. */
-const RUNTIME_MS = 10_000;
-const RUNTIME_POLL_MS = 20;
-
 /**
  * Takes over a container from its journal, the runtime's state and what the keeper holds.
  *
@@ -54,7 +49,7 @@ export async function adoptContainer(
   shim: ShimContext,
 ): Promise<AdoptedContainer | undefined> {
   const { id, bundle } = request;
-  await untilRuntimeEnded(bundle, shim);
+  await untilRuntimeEnded(bundle, shim.log);
   const state = await readJournal(bundle);
   const process = state?.init.process;
   if (state === undefined || process === undefined) return undefined;
@@ -217,45 +212,4 @@ class Adopter {
 
 function cgroupText(pid: number): Promise<string> {
   return readFile(`/proc/${pid}/cgroup`, "utf8");
-}
-
-/** Waits for the runtime calls that the dead shim has begun for a bundle: they go on without it. */
-async function untilRuntimeEnded(bundle: string, shim: ShimContext): Promise<void> {
-  const log = join(bundle, BUNDLE.runcLog);
-  const end = performance.now() + RUNTIME_MS;
-  for (;;) {
-    const calls = (await commandLines()).filter(({ argv }) => argv.includes(log));
-    if (calls.length === 0) return;
-    if (performance.now() > end) {
-      shim.log.warn("killing a runtime that a dead shim called", { bundle, pids: calls.map(({ pid }) => pid) });
-      for (const { pid } of calls) sendSignal(pid, SIGKILL);
-      return;
-    }
-    await Bun.sleep(RUNTIME_POLL_MS);
-  }
-}
-
-interface CommandLine {
-  readonly pid: number;
-  readonly argv: readonly string[];
-}
-
-let looking: Promise<readonly CommandLine[]> | undefined;
-
-/** The command lines of all processes. Callers at the same time share one look. */
-function commandLines(): Promise<readonly CommandLine[]> {
-  looking ??= lookAtCommandLines().finally(() => {
-    looking = undefined;
-  });
-  return looking;
-}
-
-async function lookAtCommandLines(): Promise<readonly CommandLine[]> {
-  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
-  return Promise.all(
-    pids.map(async (pid) => ({
-      pid: Number(pid),
-      argv: (await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")).split("\0"),
-    })),
-  );
 }

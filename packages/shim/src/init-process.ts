@@ -25,6 +25,9 @@ import { ProcessConsole, withConsoleSocket } from "./stdio/console.ts";
 import { type Adoption, adoptProcessIo, openProcessIo, type ProcessIo } from "./stdio/process-io.ts";
 import type { StdioNames } from "./stdio/target.ts";
 
+/** How long a runtime may take to delete a container, milliseconds, before that is done by force. */
+const DELETE_MS = 20_000;
+
 /** What init is, and what exists with it. */
 export type InitState =
   | { readonly kind: "created" }
@@ -257,10 +260,10 @@ export class InitProcess implements ContainerProcess {
       if (kind === "deleted") throw classified("not-found", "cannot delete a deleted process: not found");
       await this.#closeStreams();
       try {
-        await this.runtime.delete(this.id, false);
+        await this.runtime.delete(this.id, false, AbortSignal.timeout(DELETE_MS));
       } catch (error) {
         // A runtime that has forgotten it already (after a checkpoint) is fine; we still hold its streams.
-        if (!isMissingContainer(error)) throw runtimeError("failed to delete task", error);
+        if (!isMissingContainer(error)) await this.#removeByForce(error);
       }
       this.#state = { kind: "deleted" };
       this.#pidfd?.close();
@@ -321,6 +324,15 @@ export class InitProcess implements ContainerProcess {
       this.#ended.resolve(end);
       return kind !== "deleted";
     });
+  }
+
+  /** Under our daemon a delete always comes to an end; elsewhere the peer's answer is what clients expect. */
+  async #removeByForce(error: unknown): Promise<void> {
+    if (!this.#shim.deposits.enabled) throw runtimeError("failed to delete task", error);
+    const { log } = this.#shim;
+    log.warn("the runtime failed to delete a container, removing it by force", { id: this.id, error: messageOf(error) });
+    const { removeByForce } = await import("./removal.ts");
+    await removeByForce({ id: this.id, bundle: this.#request.bundle, runtime: this.runtime, cgroup: undefined, log });
   }
 
   #refusal(verb: string, kind: InitState["kind"]): Error {
