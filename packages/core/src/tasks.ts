@@ -44,6 +44,15 @@ export interface CreateTask {
   readonly options?: AnyValue;
   /** Shim binary path, overriding the runtime's name. */
   readonly runtimePath: string;
+  /** Where the shim of the container's sandbox listens, for one that no controller here knows. */
+  readonly taskApi?: TaskApi;
+}
+
+/** A task API that is served already. */
+export interface TaskApi {
+  /** `<protocol>+<address>`: `ttrpc+unix:///path`. */
+  readonly address: string;
+  readonly version: number;
 }
 
 /** What an additional process is made from. */
@@ -59,6 +68,17 @@ export interface ExecTask {
 export interface ProcessRef {
   readonly containerId: string;
   readonly execId: string;
+}
+
+/** A task by what was last heard of it. */
+export interface KnownTask {
+  readonly namespace: string;
+  readonly id: string;
+  /** Of init, on the host; 0 when it is not known. */
+  readonly pid: number;
+  readonly status: TaskStatus;
+  /** Path of the shim's binary; "" when it is not known. */
+  readonly shim: string;
 }
 
 /**
@@ -113,18 +133,20 @@ export interface TaskManager {
   wait(context: RequestContext, process: ProcessRef): Promise<ExitRecord>;
 }
 
-/** As {@link CreateTask}, for runtimes: a checkpoint is a folder of criu's images to them, "" or absent for none. */
-export type RuntimeCreateTask = Omit<CreateTask, "checkpoint"> & { readonly checkpointPath?: string };
+/** As {@link CreateTask}, for who makes the task: a checkpoint is a folder of criu's images there, "" or absent for none. */
+export type LocalCreateTask = Omit<CreateTask, "checkpoint"> & { readonly checkpointPath?: string };
 
-/** What runtimes do of a {@link TaskManager}. */
-export interface RuntimeTasks extends Omit<TaskManager, "create" | "checkpoint"> {
-  create(context: RequestContext, task: RuntimeCreateTask): Promise<{ readonly pid: number }>;
+/** A manager that holds its tasks itself. Checkpoints are folders to it. */
+export interface LocalTaskManager extends Omit<TaskManager, "create" | "checkpoint"> {
+  create(context: RequestContext, task: LocalCreateTask): Promise<{ readonly pid: number }>;
   /** Writes criu's images into the folder `path`, which is there. */
   checkpoint(
     context: RequestContext,
     containerId: string,
     options: { readonly path: string; readonly options?: AnyValue },
   ): Promise<void>;
+  /** The tasks of all namespaces, at once and without asking their shims. */
+  known(): readonly KnownTask[];
 }
 
 /** One measurement of a task; the data is the shim's own message. */

@@ -21,7 +21,7 @@ import type {
   Mount,
   ProcessRef,
   ProcessState,
-  RuntimeTasks,
+  LocalTaskManager,
   TaskManager,
   TaskMetric,
 } from "@stevedore/core";
@@ -37,7 +37,7 @@ export interface CheckpointWishes {
 }
 
 export interface CheckpointingOptions {
-  readonly runtime: RuntimeTasks;
+  readonly runtime: LocalTaskManager;
   readonly containers: Pick<ContainerStore, "get">;
   readonly content: Pick<ContentStore, "writer">;
   readonly differ: Differ;
@@ -56,7 +56,7 @@ export interface CheckpointingOptions {
  */
 export class CheckpointingTasks implements TaskManager {
   readonly #options: CheckpointingOptions;
-  readonly #runtime: RuntimeTasks;
+  readonly #runtime: LocalTaskManager;
   readonly #folders: CheckpointFolders;
   /** Folders of tasks that are not started yet, by `namespace/id`. */
   readonly #unstarted = new Map<string, readonly string[]>();
