@@ -18,10 +18,10 @@ import type {
   Differ,
   ExecTask,
   ExitRecord,
+  LocalTaskManager,
   Mount,
   ProcessRef,
   ProcessState,
-  LocalTaskManager,
   TaskManager,
   TaskMetric,
 } from "@stevedore/core";
