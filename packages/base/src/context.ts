@@ -1,4 +1,5 @@
 import { classified } from "./errors.ts";
+import type { Span } from "./trace.ts";
 
 /**
  * An event that tells of a change, handed down with the call to the store that makes the change, so that both are
@@ -30,6 +31,8 @@ export interface RequestContext {
   readonly announcement?: Announcement;
   /** Fields for every log line written on behalf of this call. */
   readonly logFields?: Readonly<Record<string, unknown>>;
+  /** The span this work belongs to; absent unless tracing is on. */
+  readonly span?: Span;
 }
 
 const NEVER = new AbortController().signal;

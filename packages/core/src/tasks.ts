@@ -42,6 +42,15 @@ export interface CreateTask {
   readonly options?: AnyValue;
   /** Shim binary path, overriding the runtime's name. */
   readonly runtimePath: string;
+  /** Where the shim of the container's sandbox listens, for one that no controller here knows. */
+  readonly taskApi?: TaskApi;
+}
+
+/** A task API that is served already. */
+export interface TaskApi {
+  /** `<protocol>+<address>`: `ttrpc+unix:///path`. */
+  readonly address: string;
+  readonly version: number;
 }
 
 /** What an additional process is made from. */
@@ -57,6 +66,17 @@ export interface ExecTask {
 export interface ProcessRef {
   readonly containerId: string;
   readonly execId: string;
+}
+
+/** A task by what was last heard of it. */
+export interface KnownTask {
+  readonly namespace: string;
+  readonly id: string;
+  /** Of init, on the host; 0 when it is not known. */
+  readonly pid: number;
+  readonly status: TaskStatus;
+  /** Path of the shim's binary; "" when it is not known. */
+  readonly shim: string;
 }
 
 /**
@@ -102,6 +122,12 @@ export interface TaskManager {
   metrics(context: RequestContext, filters: readonly string[]): Promise<readonly TaskMetric[]>;
   /** Resolves at exit, or at once when the process has ended. No deadline of ours. */
   wait(context: RequestContext, process: ProcessRef): Promise<ExitRecord>;
+}
+
+/** A manager that holds its tasks itself. */
+export interface LocalTaskManager extends TaskManager {
+  /** The tasks of all namespaces, at once and without asking their shims. */
+  known(): readonly KnownTask[];
 }
 
 /** One measurement of a task; the data is the shim's own message. */

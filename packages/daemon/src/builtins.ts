@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { classified, isErrorClass } from "@stevedore/base";
 import type { ContentStore, DeprecationLog, Differ, PluginRecord, Snapshotter } from "@stevedore/core";
 import { PluginType } from "@stevedore/plugins/ids";
-import type { GrpcServer } from "@stevedore/wire/grpc/server";
+import type { CallObserver, GrpcServer } from "@stevedore/wire/grpc/server";
 import { Router } from "@stevedore/wire/rpc/index";
 import { durationMs } from "./config/duration.ts";
 import { flagAt, numberAt, sectionAt, textAt, textsAt } from "./config/read.ts";
@@ -20,7 +20,13 @@ import {
   SkipPlugin,
 } from "./graph.ts";
 import { useOptFolder } from "./host.ts";
-import { type GrpcService, isGrpcService, Key } from "./keys.ts";
+import {
+  type GrpcService,
+  isGrpcService,
+  isSandboxControllerPlugin,
+  Key,
+  type SandboxControllerPlugin,
+} from "./keys.ts";
 import { MetricsRegistry } from "./metrics/registry.ts";
 import { hostPlugin, pluginPlatform } from "./platform.ts";
 import { workerCommand } from "./self.ts";
@@ -28,7 +34,7 @@ import { workerCommand } from "./self.ts";
 export interface BuiltinOptions {
   readonly root: string;
   readonly state: string;
-  /** Whether shims log at debug level. */
+  /** Whether the log has debug lines, of calls and of shims. */
   readonly debug: boolean;
   /** Sockets that shims are told of. */
   readonly grpcAddress: string;
@@ -89,6 +95,8 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
   const { root } = options;
   const folder = (type: string, id: string): string => join(root, `${type}.${id}`);
   const metrics = new MetricsRegistry();
+  const collections = metrics.counter(COLLECTIONS);
+  const collecting = metrics.histogram(COLLECTING);
   return [
     plugin({
       key: Key.content,
@@ -195,7 +203,10 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
         const scheduler = new GcScheduler({
           collector: stores.collector,
           log,
-          onCollection: (stats) => metrics.count(COLLECTIONS, { status: stats === undefined ? "fail" : "success" }),
+          onCollection: (stats) => {
+            collections.add({ status: stats === undefined ? "fail" : "success" });
+            if (stats !== undefined) collecting.observe(stats.elapsedMs / MS_PER_SECOND);
+          },
           config: {
             pauseThreshold: numberAt(config, "pause_threshold"),
             deletionThreshold: numberAt(config, "deletion_threshold"),
@@ -252,22 +263,25 @@ function snapshotters({ root, proxyPlugins }: BuiltinOptions): AnyPlugin[] {
       requires: [Key.database],
       platformBound: true,
       start: async (context): Promise<SnapshotterPlugin> => {
-        const [{ createOverlaySnapshotter }, { overlayCapabilities }, { createSnapshotRecords }] = await Promise.all([
-          import("@stevedore/plugins/snapshot-overlay/impl"),
-          import("@stevedore/plugins/snapshot-overlay/plugin"),
-          import("@stevedore/plugins/metadata/snapshot-records"),
-        ]);
+        const [{ createOverlaySnapshotter, idmappedMounts }, { overlayCapabilities }, { createSnapshotRecords }] =
+          await Promise.all([
+            import("@stevedore/plugins/snapshot-overlay/impl"),
+            import("@stevedore/plugins/snapshot-overlay/plugin"),
+            import("@stevedore/plugins/metadata/snapshot-records"),
+          ]);
         const { config } = context;
-        for (const name of overlayCapabilities({ slowChown: flagAt(config, "slow_chown"), idmappedMounts: false })) {
+        const root = rootOf(context, "overlayfs");
+        const remapIds = await idmappedMounts(root);
+        for (const name of overlayCapabilities({ slowChown: flagAt(config, "slow_chown"), idmappedMounts: remapIds })) {
           context.capability(name);
         }
         const snapshotter = await createOverlaySnapshotter({
-          root: rootOf(context, "overlayfs"),
+          root,
           records: createSnapshotRecords(context.get(Key.database), "overlayfs"),
           upperdirLabel: flagAt(config, "upperdir_label"),
           syncRemove: flagAt(config, "sync_remove"),
           mountOptions: textsAt(config, "mount_options"),
-          remapIds: false,
+          remapIds,
           logger: context.log,
         });
         return { kind: "snapshotter", snapshotter };
@@ -285,7 +299,13 @@ function proxies(section: Readonly<Record<string, unknown>>): AnyPlugin[] {
       const { createGrpcTransport } = await import("@stevedore/wire/grpc/client");
       const made = createGrpcTransport({ address: textAt(config, "address") });
       context.cleanup.defer(async () => made.close());
+      for (const [key, value] of Object.entries(sectionAt(config, "exports"))) context.export(key, String(value));
       context.export("address", textAt(config, "address"));
+      if (config["capabilities"] !== undefined) {
+        for (const capability of textsAt(config, "capabilities")) context.capability(capability);
+      }
+      const platform = config["platform"] === undefined ? "" : textAt(config, "platform");
+      if (platform !== "") context.platforms([pluginPlatform(platform)]);
       return made;
     };
     const modules = () => import("@stevedore/plugins/proxy/index");
@@ -321,6 +341,18 @@ function proxies(section: Readonly<Record<string, unknown>>): AnyPlugin[] {
             start: async (context): Promise<DifferPlugin> => {
               const { createProxyDiffer } = await modules();
               return { kind: "differ", differ: createProxyDiffer({ transport: await transport(context) }) };
+            },
+          }),
+        ];
+      case "sandbox":
+        return [
+          plugin({
+            key: pluginKey<SandboxControllerPlugin>(PluginType.sandboxController, name),
+            requires: [],
+            start: async (context): Promise<SandboxControllerPlugin> => {
+              const { createProxySandboxController } = await modules();
+              const controller = createProxySandboxController({ transport: await transport(context), name });
+              return { kind: "sandbox-controller", controller };
             },
           }),
         ];
@@ -410,8 +442,8 @@ function coreServices(options: BuiltinOptions): AnyPlugin[] {
       key: Key.shims,
       requires: [Key.events, Key.metadata],
       start: async (context) => {
-        const { startTaskManager } = await import("./runtime.ts");
-        return startTaskManager({
+        const { startShimManager } = await import("./runtime.ts");
+        return startShimManager({
           root,
           state,
           timeouts,
@@ -430,7 +462,7 @@ function coreServices(options: BuiltinOptions): AnyPlugin[] {
       start: async (context) => {
         context.platforms(textsAt(context.config, "platforms").map(pluginPlatform));
         context.export("log-uri-schemes", "fifo,binary,binary-v2,file");
-        return context.get(Key.shims);
+        return context.get(Key.shims).tasks;
       },
     }),
     plugin({ key: Key.tasksService, requires: [Key.runtime], start: async (context) => context.get(Key.runtime) }),
@@ -596,6 +628,46 @@ function grpcServices({ root, version, deprecations }: BuiltinOptions): AnyPlugi
         return (router) => void router.service(Namespaces, service);
       },
     }),
+    plugin({
+      key: Key.sandboxStore,
+      requires: [Key.metadata],
+      start: async (context) => context.get(Key.metadata).sandboxes,
+    }),
+    plugin({
+      key: pluginKey<SandboxControllerPlugin>(PluginType.sandboxController, "shim"),
+      requires: [Key.shims, Key.events],
+      start: async (context): Promise<SandboxControllerPlugin> => ({
+        kind: "sandbox-controller",
+        controller: context.get(Key.shims).sandboxes,
+      }),
+    }),
+    grpcPlugin("sandbox-controllers", {
+      requires: [{ type: PluginType.sandboxController, id: ANY }, Key.events],
+      register: async (context) => {
+        const plugins = context.all(PluginType.sandboxController, isSandboxControllerPlugin);
+        if (plugins.size === 0) throw classified("not-found", "no sandbox controllers initialized: plugin: not found");
+        const [{ sandboxControllersService }, { Controller }] = await Promise.all([
+          import("@stevedore/services/sandbox-controllers"),
+          import("@stevedore/wire/gen/containerd/services/sandbox/v1/sandbox_pb"),
+        ]);
+        const service = sandboxControllersService({
+          controllers: mapValues(plugins, ({ controller }) => controller),
+          events: context.get(Key.events),
+        });
+        return (router) => void router.service(Controller, service);
+      },
+    }),
+    grpcPlugin("sandboxes", {
+      requires: [Key.sandboxStore],
+      register: async (context) => {
+        const [{ sandboxesService }, { Store }] = await Promise.all([
+          import("@stevedore/services/sandboxes"),
+          import("@stevedore/wire/gen/containerd/services/sandbox/v1/sandbox_pb"),
+        ]);
+        const service = sandboxesService({ sandboxes: context.get(Key.sandboxStore) });
+        return (router) => void router.service(Store, service);
+      },
+    }),
     grpcPlugin("snapshots", {
       requires: [Key.snapshotsService, Key.events],
       register: async (context) => {
@@ -646,8 +718,11 @@ const PROFILES = pluginKey<{ readonly profiles: true }>(PluginType.http, "pprof"
 
 const COLLECTIONS = {
   name: "containerd_gc_collections_total",
-  help: "counter of number of garbage collections",
+  help: "counter of gc scheduler collections",
 } as const;
+
+const COLLECTING = { name: "containerd_gc_gc_seconds", help: "duration of gc scheduler collections" } as const;
+const MS_PER_SECOND = 1000;
 
 function monitors(metrics: MetricsRegistry): AnyPlugin[] {
   return [
@@ -657,22 +732,33 @@ function monitors(metrics: MetricsRegistry): AnyPlugin[] {
       platformBound: true,
       start: async (context) => {
         if (flagAt(context.config, "no_prometheus")) return {};
-        const { containerCollector } = await import("./metrics/collectors.ts");
-        const { namespaces, containers } = context.get(Key.metadata);
+        const { containerCollector } = await import("./metrics/containers.ts");
+        const { containers } = context.get(Key.metadata);
         const tasks = context.get(Key.runtime);
-        context.cleanup.use(metrics.register(containerCollector({ namespaces, containers, tasks })));
+        context.cleanup.use(metrics.register(containerCollector({ containers, tasks, log: context.log })));
         return {};
       },
     }),
   ];
 }
 
-function servers({ version }: BuiltinOptions, metrics: MetricsRegistry): AnyPlugin[] {
+function servers({ version, debug }: BuiltinOptions, metrics: MetricsRegistry): AnyPlugin[] {
   const everyService = { type: PluginType.grpc, id: ANY } as const;
   const routerOf = (context: PluginContext): Router => {
     const router = new Router();
     for (const service of context.all(PluginType.grpc, isGrpcService).values()) service.register(router);
     return router;
+  };
+  const observers = async (context: PluginContext, router: Router): Promise<readonly CallObserver[]> => {
+    const made: CallObserver[] = [];
+    // Each observer is paid for on every call: the log's only where it would say something.
+    if (debug) made.push((await import("./call-log.ts")).logCalls(context.log));
+    const counts = context.find(Key.grpcMetrics);
+    if (counts !== undefined) {
+      counts.show(router.services);
+      made.push(counts.observe);
+    }
+    return made;
   };
   const limits = (config: PluginContext["config"]) => ({
     maxReceive: numberAt(config, "max_recv_message_size"),
@@ -680,15 +766,27 @@ function servers({ version }: BuiltinOptions, metrics: MetricsRegistry): AnyPlug
   });
   return [
     plugin({
+      key: Key.grpcMetrics,
+      requires: [everyService],
+      start: async (context) => {
+        const { GrpcMetrics } = await import("./metrics/grpc.ts");
+        const counts = new GrpcMetrics({ histogram: flagAt(context.config, "grpc_histogram") });
+        context.cleanup.use(metrics.register(counts.collect));
+        return counts;
+      },
+    }),
+    plugin({
       key: pluginKey<AsyncDisposable>(PluginType.server, "ttrpc"),
       requires: [Key.events],
       start: async (context) => {
-        const [{ serveTtrpc }, { shimEventsService }, { Events }] = await Promise.all([
+        const [{ serveTtrpc }, { shimEventsService }, { withoutRepeats }, { Events }] = await Promise.all([
           import("./listeners.ts"),
           import("@stevedore/services/events"),
+          import("@stevedore/plugins/shim-manager/repeated-events"),
           import("@stevedore/wire/gen/containerd/services/events/ttrpc/v1/events_pb"),
         ]);
-        const router = new Router().service(Events, shimEventsService({ events: context.get(Key.events) }));
+        const events = withoutRepeats(context.get(Key.events));
+        const router = new Router().service(Events, shimEventsService({ events }));
         return context.cleanup.use(await serveTtrpc({ router, log: context.log, ...socketAt(context) }));
       },
     }),
@@ -704,11 +802,13 @@ function servers({ version }: BuiltinOptions, metrics: MetricsRegistry): AnyPlug
     }),
     plugin({
       key: pluginKey<GrpcServer>(PluginType.server, "grpc"),
-      requires: [everyService],
+      requires: [everyService, Key.grpcMetrics],
       start: async (context) => {
         const { serveGrpc } = await import("./listeners.ts");
+        const router = routerOf(context);
         const server = await serveGrpc({
-          router: routerOf(context),
+          router,
+          observers: await observers(context, router),
           log: context.log,
           ...socketAt(context),
           ...limits(context.config),
@@ -719,14 +819,16 @@ function servers({ version }: BuiltinOptions, metrics: MetricsRegistry): AnyPlug
     }),
     plugin({
       key: pluginKey<GrpcServer>(PluginType.server, "grpc-tcp"),
-      requires: [everyService],
+      requires: [everyService, Key.grpcMetrics],
       start: async (context) => {
         const { config } = context;
         const address = textAt(config, "address");
         if (address === "") throw new SkipPlugin("no TCP address is configured");
         const { serveGrpcTcp } = await import("./listeners.ts");
+        const router = routerOf(context);
         const server = await serveGrpcTcp({
-          router: routerOf(context),
+          router,
+          observers: await observers(context, router),
           log: context.log,
           address,
           tls: { ca: textAt(config, "tls_ca"), cert: textAt(config, "tls_cert"), key: textAt(config, "tls_key") },
@@ -742,11 +844,11 @@ function servers({ version }: BuiltinOptions, metrics: MetricsRegistry): AnyPlug
       start: async (context) => {
         const address = textAt(context.config, "address");
         if (address === "") throw new SkipPlugin("no metrics address is configured");
-        const [{ serveMetrics }, { daemonCollector }] = await Promise.all([
+        const [{ serveMetrics }, { processCollector }] = await Promise.all([
           import("./metrics/server.ts"),
-          import("./metrics/collectors.ts"),
+          import("./metrics/process.ts"),
         ]);
-        context.cleanup.use(metrics.register(daemonCollector(version)));
+        context.cleanup.use(metrics.register(processCollector(version)));
         return context.cleanup.use(serveMetrics({ address, registry: metrics, log: context.log }));
       },
     }),

@@ -9,8 +9,11 @@ import type {
   EventLog,
   ImageStore,
   LeaseManager,
+  LocalTaskManager,
   NamespaceStore,
   PluginRecord,
+  SandboxController,
+  SandboxStore,
   Snapshotter,
   TaskManager,
 } from "@stevedore/core";
@@ -18,6 +21,7 @@ import { PluginType } from "@stevedore/plugins/ids";
 import type { MetadataDatabase } from "@stevedore/plugins/metadata/impl";
 import type { Router } from "@stevedore/wire/rpc/index";
 import { pluginKey } from "./graph.ts";
+import type { GrpcMetrics } from "./metrics/grpc.ts";
 import type { Stores } from "./stores.ts";
 
 /** A plugin of type `io.containerd.grpc.v1`: puts its service on the router. */
@@ -28,6 +32,22 @@ export interface GrpcService {
 
 export function isGrpcService(value: unknown): value is GrpcService {
   return typeof value === "object" && value !== null && "kind" in value && value.kind === "grpc-service";
+}
+
+/** A plugin of type `io.containerd.sandbox.controller.v1`; the mark tells it from other values in the graph. */
+export interface SandboxControllerPlugin {
+  readonly kind: "sandbox-controller";
+  readonly controller: SandboxController;
+}
+
+export function isSandboxControllerPlugin(value: unknown): value is SandboxControllerPlugin {
+  return typeof value === "object" && value !== null && "kind" in value && value.kind === "sandbox-controller";
+}
+
+/** What manages shims: those of tasks, and those that are sandboxes. */
+export interface ShimManager {
+  readonly tasks: LocalTaskManager;
+  readonly sandboxes: SandboxController;
 }
 
 export const Key = {
@@ -42,6 +62,7 @@ export const Key = {
   containersService: pluginKey<ContainerStore>(PluginType.service, "containers-service"),
   contentService: pluginKey<ContentStore>(PluginType.service, "content-service"),
   diffService: pluginKey<Differ>(PluginType.service, "diff-service"),
+  grpcMetrics: pluginKey<GrpcMetrics>(PluginType.metrics, "grpc-prometheus"),
   imagesService: pluginKey<ImageStore>(PluginType.service, "images-service"),
   /** Answers which plugins there are, by filters. @throws invalid-argument on a filter that does not parse */
   introspectionService: pluginKey<(filters: readonly string[]) => PluginRecord[]>(
@@ -52,6 +73,7 @@ export const Key = {
   namespacesService: pluginKey<NamespaceStore>(PluginType.service, "namespaces-service"),
   snapshotsService: pluginKey<ReadonlyMap<string, Snapshotter>>(PluginType.service, "snapshots-service"),
   tasksService: pluginKey<TaskManager>(PluginType.service, "tasks-service"),
-  shims: pluginKey<TaskManager>(PluginType.shim, "manager"),
-  runtime: pluginKey<TaskManager>(PluginType.runtime, "task"),
+  sandboxStore: pluginKey<SandboxStore>(PluginType.sandboxStore, "local"),
+  shims: pluginKey<ShimManager>(PluginType.shim, "manager"),
+  runtime: pluginKey<LocalTaskManager>(PluginType.runtime, "task"),
 };

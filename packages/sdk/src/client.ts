@@ -11,6 +11,8 @@ import type {
   LeaseManager,
   NamespaceStore,
   PluginRecord,
+  SandboxController,
+  SandboxStore,
   Snapshotter,
   TaskManager,
 } from "@stevedore/core";
@@ -75,7 +77,11 @@ export interface Client extends AsyncDisposable {
   readonly introspection: Introspection;
   readonly leases: LeaseManager;
   readonly namespaces: NamespaceStore;
+  /** Records of sandboxes; {@link Client.sandboxController} runs them. */
+  readonly sandboxes: SandboxStore;
   readonly tasks: TaskManager;
+  /** The sandbox controller of that name: `shim`, or a proxy plugin's. */
+  sandboxController(name: string): SandboxController;
   /** The snapshotter of that name; "" is the daemon's default, overlayfs. */
   snapshotter(name: string): Snapshotter;
   version(context: RequestContext): Promise<DaemonVersion>;

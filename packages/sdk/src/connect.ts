@@ -1,5 +1,5 @@
 import type { RequestContext } from "@stevedore/base";
-import type { Snapshotter } from "@stevedore/core";
+import type { SandboxController, Snapshotter } from "@stevedore/core";
 import { createGrpcTransport } from "@stevedore/wire/grpc/client";
 import type { Client, DaemonVersion } from "./client.ts";
 import { callOptions, lazyClient } from "./proxy/call.ts";
@@ -12,6 +12,7 @@ import { imagesProxy } from "./proxy/images.ts";
 import { introspectionProxy } from "./proxy/introspection.ts";
 import { leasesProxy } from "./proxy/leases.ts";
 import { namespacesProxy } from "./proxy/namespaces.ts";
+import { sandboxControllerProxy, sandboxesProxy } from "./proxy/sandboxes.ts";
 import { snapshotterProxy } from "./proxy/snapshots.ts";
 import { tasksProxy } from "./proxy/tasks.ts";
 
@@ -49,7 +50,9 @@ export function connectClient(options: ConnectOptions): Client {
     introspection: introspectionProxy(transport),
     leases: leasesProxy(transport),
     namespaces: namespacesProxy(transport),
+    sandboxes: sandboxesProxy(transport),
     tasks: tasksProxy(transport),
+    sandboxController: (name: string): SandboxController => sandboxControllerProxy(transport, name),
     snapshotter: (name: string): Snapshotter => snapshotterProxy(transport, name === "" ? DEFAULT_SNAPSHOTTER : name),
     version: async (context: RequestContext): Promise<DaemonVersion> => {
       const { version, revision } = await (await versions()).version({}, callOptions(context));

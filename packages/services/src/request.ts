@@ -15,6 +15,7 @@ export function requestContext(call: CallContext): RequestContext {
     signal: call.signal,
     ...(namespace === undefined ? {} : { namespace }),
     ...(lease === undefined ? {} : { lease }),
+    ...(call.span === undefined ? {} : { span: call.span }),
   };
 }
 

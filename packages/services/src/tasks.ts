@@ -1,10 +1,12 @@
+import { fromBinary } from "@bufbuild/protobuf";
 import { classified } from "@stevedore/base";
 import { anyFromProto, anyToProto } from "@stevedore/convert/any";
 import { mountFromProto } from "@stevedore/convert/mounts";
 import { processToProto } from "@stevedore/convert/tasks";
 import { timestampToProto } from "@stevedore/convert/timestamps";
-import type { ExitRecord, TaskManager } from "@stevedore/core";
-import type { Tasks } from "@stevedore/wire/gen/containerd/services/tasks/v1/tasks_pb";
+import type { ExitRecord, TaskApi, TaskManager } from "@stevedore/core";
+import { OptionsSchema } from "@stevedore/wire/gen/containerd/runc/v1/options_pb";
+import type { CreateTaskRequest, Tasks } from "@stevedore/wire/gen/containerd/services/tasks/v1/tasks_pb";
 import type { ServiceImpl } from "@stevedore/wire/rpc/index";
 import { requestContext, required } from "./request.ts";
 
@@ -22,6 +24,7 @@ export function tasksService({ tasks }: { readonly tasks: TaskManager }): Servic
         io: { stdin, stdout, stderr, terminal },
         runtimePath,
         ...(options === undefined ? {} : { options: anyFromProto(options) }),
+        ...taskApiOf(request),
       });
       return { containerId, pid };
     },
@@ -97,4 +100,16 @@ export function tasksService({ tasks }: { readonly tasks: TaskManager }): Servic
 
 function exitToProto({ id, pid, exitStatus, exitedAt }: ExitRecord) {
   return { id, pid, exitStatus, exitedAt: timestampToProto(exitedAt) };
+}
+
+/** Where the shim of a container's sandbox listens; runc's options of containerd 2.0 say it for clients of that time. */
+function taskApiOf({
+  taskApiAddress,
+  taskApiVersion,
+  options,
+}: Pick<CreateTaskRequest, "taskApiAddress" | "taskApiVersion" | "options">): { readonly taskApi?: TaskApi } {
+  if (taskApiAddress !== "") return { taskApi: { address: taskApiAddress, version: taskApiVersion } };
+  if (options?.typeUrl.endsWith(OptionsSchema.typeName) !== true) return {};
+  const runc = fromBinary(OptionsSchema, options.value);
+  return runc.taskApiAddress === "" ? {} : { taskApi: { address: runc.taskApiAddress, version: runc.taskApiVersion } };
 }

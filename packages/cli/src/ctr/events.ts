@@ -2,6 +2,7 @@ import { classified } from "@stevedore/base/errors";
 import { momentIn } from "@stevedore/base/moment";
 import type { Envelope, ReplayStart } from "@stevedore/sdk/types";
 import { boolFlag, parseDuration, stringFlag } from "../kit/flags.ts";
+import { formatGoTime } from "../kit/format.ts";
 import { ctrCommand } from "./define.ts";
 
 /** `ctr events` */
@@ -24,7 +25,9 @@ export const command = ctrCommand({
     await using session = await globals.connect();
     const show = async (envelope: Envelope, cursor: string): Promise<void> => {
       const event = await anyToJson(envelope.event);
-      io.stdout.write(`${cursor}${goTime(envelope)} ${envelope.namespace} ${envelope.topic} ${event}\n`);
+      io.stdout.write(
+        `${cursor}${formatGoTime(envelope.timestamp, envelope.nanos)} ${envelope.namespace} ${envelope.topic} ${event}\n`,
+      );
     };
     const { client, context } = session;
     // Interrupting is how a user ends this command; it is no failure.
@@ -57,11 +60,4 @@ function startOf(text: string): ReplayStart {
       `--since ${JSON.stringify(text)}: neither a duration as 10m, nor a time as 2026-01-31T08:00:00Z, nor a cursor: invalid argument`,
     );
   }
-}
-
-/** A time as Go's `%v` prints it in UTC, without trailing zeros: `2026-11-21 03:51:11.671791882 +0000 UTC`. */
-function goTime({ timestamp, nanos }: Envelope): string {
-  const seconds = timestamp.toISOString().slice(0, 19).replace("T", " ");
-  const fraction = String(nanos).padStart(9, "0").replace(/0+$/, "");
-  return `${seconds}${fraction === "" ? "" : `.${fraction}`} +0000 UTC`;
 }

@@ -12,13 +12,14 @@ export function tasksProxy(transport: Transport): TaskManager {
     async () => (await import("@stevedore/wire/gen/light/containerd/services/tasks/v1/tasks_pb")).Tasks,
   );
   return {
-    create: async (context, { containerId, rootfs, io, checkpointPath, options, runtimePath }) => {
+    create: async (context, { containerId, rootfs, io, checkpointPath, options, runtimePath, taskApi }) => {
       const { pid } = await (await tasks()).create(
         {
           containerId,
           rootfs: rootfs.map(mountToProto),
           ...io,
           runtimePath,
+          ...(taskApi === undefined ? {} : { taskApiAddress: taskApi.address, taskApiVersion: taskApi.version }),
           ...(options === undefined ? {} : { options: { ...options } }),
           ...(checkpointPath === undefined ? {} : { checkpoint: { annotations: { path: checkpointPath } } }),
         },
