@@ -11,9 +11,10 @@ import {
   type ShimTimeouts,
 } from "@stevedore/plugins/shim-manager/index";
 import { durationMs } from "./config/duration.ts";
-import { textAt, textsAt } from "./config/read.ts";
+import { sectionAt, textAt, textsAt } from "./config/read.ts";
 import type { PluginContext } from "./graph.ts";
 import { Key, type ShimManager } from "./keys.ts";
+import { workerCommand } from "./self.ts";
 
 export interface ShimManagerRequest {
   readonly root: string;
@@ -44,6 +45,7 @@ const SHIM_ENVIRONMENT = [
 export async function startShimManager(request: ShimManagerRequest): Promise<ShimManager> {
   const { root, state, context } = request;
   const folders = (id: string) => ({ root: join(root, id), state: join(state, id) });
+  const own = sectionAt(context.config, "stevedore");
   const common = {
     events: context.get(Key.events),
     grpcAddress: request.grpcAddress,
@@ -73,12 +75,21 @@ export async function startShimManager(request: ShimManagerRequest): Promise<Shi
     ...folders(`${PluginType.runtime}.task`),
     containers,
     sandboxes: { store, hosts: sandboxes },
+    keeper: workerCommand("keeper"),
+    adopt: own["adopt"] !== false,
+    isolated: isolatedRuntimes(own["isolated"]),
   });
   sandboxes.load();
   tasks.load();
   context.cleanup.defer(async () => sandboxes.close());
   context.cleanup.defer(async () => tasks.close());
   return { tasks, sandboxes };
+}
+
+/** `isolated` of the config: true for all runtimes, or the names of some. */
+function isolatedRuntimes(given: unknown): (runtime: string) => boolean {
+  if (Array.isArray(given)) return (runtime) => given.includes(runtime);
+  return () => given === true;
 }
 
 function shimEnvironment(extra: readonly string[]): Record<string, string> {
