@@ -10,6 +10,7 @@ import { InitProcess } from "./init-process.ts";
 import type { RuncOptions } from "./options.ts";
 import type { ContainerProcess, ProcessEnd, ShimContext } from "./process.ts";
 import type { StdioNames } from "./stdio/target.ts";
+import { traceStep } from "./trace.ts";
 
 export interface ContainerRequest {
   readonly id: string;
@@ -68,7 +69,8 @@ export class Container {
     await using undo = new AsyncDisposableStack();
     if (rootfs !== "") {
       try {
-        mountAll(request.rootfs, rootfs);
+        const attributes = { "mount.target": rootfs, "mount.count": request.rootfs.length };
+        await traceStep("mount.all", attributes, async () => mountAll(request.rootfs, rootfs));
       } catch (error) {
         throw classified("unknown", `failed to mount rootfs component: ${messageOf(error)}`, { cause: error });
       }

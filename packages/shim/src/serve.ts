@@ -29,6 +29,7 @@ import type { ExitWatcher } from "./process.ts";
 import { SocketLinks } from "./socket-links.ts";
 import { READY, READY_FD, SHARED_VARIABLE } from "./start.ts";
 import { TaskService } from "./task-service.ts";
+import { startTracing } from "./trace.ts";
 
 /** Methods of the task service, v2 and v3 alike. */
 const TASK_METHODS = [
@@ -111,6 +112,7 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
       implementation: service,
     }),
   );
+  await using _tracing = await startTracing(env, log);
   let met = false;
   const listener = await listen(flags.socket, (carrier) => {
     met = true;
