@@ -12,6 +12,8 @@ import {
   messageOf,
   type RequestContext,
   requireNamespace,
+  type Span,
+  traced,
   withContext,
 } from "@stevedore/base";
 import { anyToProto } from "@stevedore/convert/any";
@@ -279,12 +281,22 @@ export class ShimTaskManager implements LocalTaskManager {
     }
     const lock = await this.#locks.acquire(`${namespace}/${containerId}`, context.signal);
     // It goes on when the caller has given up: half of a delete is a task that nobody sees and nobody ends.
-    return untilAborted(this.#tracked(this.#deleteHolding(lock, namespace, containerId)), context.signal);
+    return untilAborted(
+      this.#tracked(this.#deleteHolding(lock, { namespace, containerId, ...spanOf(context) })),
+      context.signal,
+    );
   }
 
-  async #deleteHolding(lock: Disposable, namespace: string, containerId: string): Promise<ExitRecord> {
+  async #deleteHolding(
+    lock: Disposable,
+    {
+      namespace,
+      containerId,
+      span,
+    }: { readonly namespace: string; readonly containerId: string; readonly span?: Span },
+  ): Promise<ExitRecord> {
     using _lock = lock;
-    const context = backgroundContext({ namespace });
+    const context = backgroundContext({ namespace, ...(span === undefined ? {} : { span }) });
     const { id } = await this.#options.containers.get(context, containerId);
     const entry = await this.#task(context, id);
     try {
@@ -503,7 +515,7 @@ export class ShimTaskManager implements LocalTaskManager {
     );
     let entry: TaskEntry;
     try {
-      entry = await this.#startShim(context, bundle, request);
+      entry = await traced(context, { name: "shim.start" }, async (inner) => this.#startShim(inner, bundle, request));
     } catch (error) {
       throw withContext("failed to start shim", error);
     }
@@ -523,7 +535,7 @@ export class ShimTaskManager implements LocalTaskManager {
           },
           callOptions,
         ),
-      {},
+      spanOf(context),
     );
     let pid: number;
     try {
@@ -822,6 +834,7 @@ export class ShimTaskManager implements LocalTaskManager {
       try {
         const answer = await connection.call((task, options) => task.delete({ id: entry.id }, options), {
           signal: context.signal,
+          ...spanOf(context),
         });
         record = exitRecord(entry.id, answer);
       } catch (error) {
@@ -1092,7 +1105,7 @@ export class ShimTaskManager implements LocalTaskManager {
     how: { readonly timeoutMs?: number; readonly done?: TaskCall<Promise<D | undefined>> } = {},
   ): Promise<Awaited<R> | D> {
     const { timeoutMs, done } = how;
-    const limits = { signal: context.signal, ...(timeoutMs === undefined ? {} : { timeoutMs }) };
+    const limits = { signal: context.signal, ...(timeoutMs === undefined ? {} : { timeoutMs }), ...spanOf(context) };
     for (let again = false; ; again = true) {
       const connection = await this.#connection(entry, context.signal, timeoutMs);
       try {
@@ -1337,6 +1350,11 @@ async function untilEnded(creating: Promise<unknown>, { stdin, stdout, stderr }:
 /** Whether somebody listens on a shim's socket. */
 function answers(address: string): boolean {
   return isListening(address.startsWith(UNIX) ? address.slice(UNIX.length) : `@${address}`);
+}
+
+/** What a call to a shim is to carry on of the caller's trace. */
+function spanOf({ span }: RequestContext): { readonly span?: Span } {
+  return span === undefined ? {} : { span };
 }
 
 function settled(entry: TaskEntry): Promise<void> {
