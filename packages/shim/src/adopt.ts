@@ -189,7 +189,7 @@ class Adopter {
     const { id, state, shim } = this.#found;
     const assumed = state.started ? "running" : "created";
     try {
-      const status = await init.runtime.state(id);
+      const { status } = await init.runtime.state(id);
       return status === "created" || status === "running" || status === "paused" ? status : assumed;
     } catch (error) {
       if (!isMissingContainer(error)) shim.log.warn("asking the runtime for a state", { id, error: messageOf(error) });

@@ -19,6 +19,7 @@ import {
   type ShimContext,
   settledWithin,
 } from "./process.ts";
+import type { Removal } from "./removal.ts";
 import { DEFAULT_RUNTIME_ROOT, NO_STDIO, type RestoreCall, RuntimeClient } from "./runc/client.ts";
 import { isMissingContainer, killError, RuntimeError, runtimeError } from "./runc/errors.ts";
 import { ProcessConsole, withConsoleSocket } from "./stdio/console.ts";
@@ -106,7 +107,12 @@ export class InitProcess implements ContainerProcess {
   /** Makes the container: its init waits for {@link InitProcess.start}. @throws what the runtime said */
   static async create(request: InitRequest, shim: ShimContext): Promise<InitProcess> {
     const init = new InitProcess(request, shim);
-    await init.#create();
+    try {
+      await init.#create();
+    } catch (error) {
+      if (shim.deposits.enabled) await (await import("./removal.ts")).removeHalfMade(init.#removal());
+      throw error;
+    }
     return init;
   }
 
@@ -331,8 +337,11 @@ export class InitProcess implements ContainerProcess {
     if (!this.#shim.deposits.enabled) throw runtimeError("failed to delete task", error);
     const { log } = this.#shim;
     log.warn("the runtime failed to delete a container, removing it by force", { id: this.id, error: messageOf(error) });
-    const { removeByForce } = await import("./removal.ts");
-    await removeByForce({ id: this.id, bundle: this.#request.bundle, runtime: this.runtime, cgroup: undefined, log });
+    await (await import("./removal.ts")).removeByForce(this.#removal());
+  }
+
+  #removal(): Removal {
+    return { id: this.id, bundle: this.#request.bundle, runtime: this.runtime, cgroup: undefined, log: this.#shim.log };
   }
 
   #refusal(verb: string, kind: InitState["kind"]): Error {

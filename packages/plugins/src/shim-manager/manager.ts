@@ -38,6 +38,7 @@ import { KeyedLock } from "@stevedore/core/keyed-lock";
 import { KEEPER_VARIABLE } from "@stevedore/keeper/protocol";
 import { removeTree } from "@stevedore/os/blocking";
 import { openFifoBoth } from "@stevedore/os/fifo";
+import { SIGKILL } from "@stevedore/os/signals";
 import { isListening, removeStaleSocket } from "@stevedore/os/socket";
 import { TaskDeleteSchema, TaskExitSchema } from "@stevedore/wire/gen/containerd/events/task_pb";
 import { OptionsSchema } from "@stevedore/wire/gen/containerd/runc/v1/options_pb";
@@ -314,8 +315,11 @@ export class ShimTaskManager implements TaskManager {
   ): Promise<void> {
     using _lock = await this.#locks.acquire(`${requireNamespace(context)}/${containerId}`, context.signal);
     const entry = await this.#task(context, containerId);
-    await this.#call(context, entry, (task, options) =>
-      task.kill({ id: entry.id, execId, signal: signal.number, all: signal.all }, options),
+    await this.#call(
+      context,
+      entry,
+      (task, options) => task.kill({ id: entry.id, execId, signal: signal.number, all: signal.all }, options),
+      { insist: signal.number === SIGKILL },
     );
   }
 
@@ -595,16 +599,17 @@ export class ShimTaskManager implements TaskManager {
     const start = (): Promise<BootstrapRecord> =>
       this.#launch((cut) => binary.startShared(task.options ?? container.runtime.options, cut), context.signal);
     const key = sharedKey(binary, bundle);
-    const shared = await this.#shared.acquire(key, bundle.namespace, start, context.signal).catch((error: unknown) => {
-      throw withContext("start failed", error);
-    });
+    const { shared, connection } = await this.#connectShared(key, bundle.namespace, start, context.signal).catch(
+      (error: unknown) => {
+        throw withContext("start failed", error);
+      },
+    );
     undo.defer(() => this.#shared.release(shared));
     await Promise.all([
       writeFile(join(bundle.path, BUNDLE_FILE.shimBinary), binary.path, { mode: 0o600 }),
       writeFile(join(bundle.path, BUNDLE_FILE.shared), "", { mode: 0o600 }),
       writeBootstrap(bundle, shared.record),
     ]);
-    const connection = await ShimConnection.open(shared.record, bundle.namespace, context.signal);
     const entry = new TaskEntry(bundle, {
       binary,
       shim: { kind: "connected", connection },
@@ -615,6 +620,25 @@ export class ShimTaskManager implements TaskManager {
     entry.over.signal.addEventListener("abort", () => over.abort(), { once: true });
     undo.move();
     return entry;
+  }
+
+  /** A shared shim and a connection to it. One that has died a moment ago is not yet known to have, so it is tried twice. */
+  async #connectShared(
+    key: string,
+    namespace: string,
+    start: () => Promise<BootstrapRecord>,
+    signal: AbortSignal,
+  ): Promise<{ readonly shared: SharedShim; readonly connection: ShimConnection }> {
+    for (let isLast = false; ; isLast = true) {
+      const shared = await this.#shared.acquire(key, namespace, start, signal);
+      try {
+        return { shared, connection: await ShimConnection.open(shared.record, namespace, signal) };
+      } catch (error) {
+        this.#shared.release(shared);
+        this.#shared.forget(shared.record.address);
+        if (isLast || signal.aborted) throw error;
+      }
+    }
   }
 
   /** Gives the shim back when the task leaves the table. */
@@ -716,10 +740,10 @@ export class ShimTaskManager implements TaskManager {
       const connection = await this.#connection(entry, context.signal);
       let record: ExitRecord;
       try {
-        const answer = await connection.call((task, options) => task.delete({ id: entry.id }, options), {
+        const deleting = connection.call((task, options) => task.delete({ id: entry.id }, options), {
           signal: context.signal,
         });
-        record = exitRecord(entry.id, answer);
+        record = exitRecord(entry.id, await this.#orKillStuck(deleting, entry, connection));
       } catch (error) {
         if (isConnectionGone(error, connection)) {
           await this.#recovered(entry, connection, context.signal);
@@ -845,22 +869,22 @@ export class ShimTaskManager implements TaskManager {
       return ShimConnection.open(await readBootstrap(bundle), namespace, signal);
     }
     this.#removeSocket(entry);
+    if (entry.address !== undefined) this.#shared.forget(entry.address);
     const context = backgroundContext({ namespace });
     const container = await orNotFound(this.#options.containers.get(context, id));
     const options = container?.runtime.options;
     await using undo = new AsyncDisposableStack();
-    let record: BootstrapRecord;
+    let connection: ShimConnection;
     let shared: SharedShim | undefined;
     if ((await readText(join(bundle.path, BUNDLE_FILE.shared))) === undefined) {
-      record = await binary.start(options, signal);
+      connection = await ShimConnection.open(await binary.start(options, signal), namespace, signal);
     } else {
       const start = (): Promise<BootstrapRecord> => binary.startShared(options, signal);
-      shared = await this.#shared.acquire(sharedKey(binary, bundle), namespace, start, signal);
-      const slot = shared;
-      undo.defer(() => this.#shared.release(slot));
-      ({ record } = shared);
+      const found = await this.#connectShared(sharedKey(binary, bundle), namespace, start, signal);
+      ({ shared, connection } = found);
+      undo.defer(() => this.#shared.release(found.shared));
     }
-    const connection = await ShimConnection.open(record, namespace, signal);
+    const { record } = connection;
     undo.defer(() => connection.close());
     const { adopted, pid, lost } = await connection.adopt({ id, bundle: bundle.path }, { signal });
     if (!adopted) {
@@ -985,9 +1009,14 @@ export class ShimTaskManager implements TaskManager {
     context: RequestContext,
     entry: TaskEntry,
     make: TaskCall<R>,
-    how: { readonly timeoutMs?: number; readonly done?: TaskCall<Promise<D | undefined>> } = {},
+    how: {
+      readonly timeoutMs?: number;
+      readonly done?: TaskCall<Promise<D | undefined>>;
+      /** A shim that does not answer is killed. */
+      readonly insist?: boolean;
+    } = {},
   ): Promise<Awaited<R> | D> {
-    const { timeoutMs, done } = how;
+    const { timeoutMs, done, insist = false } = how;
     const limits = { signal: context.signal, ...(timeoutMs === undefined ? {} : { timeoutMs }) };
     for (let again = false; ; again = true) {
       const connection = await this.#connection(entry, context.signal, timeoutMs);
@@ -996,7 +1025,8 @@ export class ShimTaskManager implements TaskManager {
           const before = await connection.call(done, limits);
           if (before !== undefined) return before;
         }
-        return await connection.call(make, limits);
+        const work = connection.call(make, limits);
+        return await (insist ? this.#orKillStuck(work, entry, connection) : work);
       } catch (error) {
         if (isConnectionGone(error, connection)) {
           if (entry.deleted) throw taskNotFound(entry.id, error);
@@ -1009,6 +1039,12 @@ export class ShimTaskManager implements TaskManager {
           : classified(errorClassOf(error), messageOf(error), { cause: error });
       }
     }
+  }
+
+  async #orKillStuck<T>(work: Promise<T>, entry: TaskEntry, connection: ShimConnection): Promise<T> {
+    if (!(await this.#isOurs(entry.binary.path))) return work;
+    const { orKillStuck } = await import("./stuck-shim.ts");
+    return orKillStuck(work, { id: entry.id, connection, log: this.#log });
   }
 
   async #connection(entry: TaskEntry, signal: AbortSignal, timeoutMs: number = ADOPT_MS): Promise<ShimConnection> {
