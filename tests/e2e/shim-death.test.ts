@@ -3,8 +3,8 @@
 import { expect, test } from "bun:test";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { PHASES, PhaseWorld, type Victim } from "../crash/phases.ts";
 import { shims } from "../crash/leftovers.ts";
+import { PHASES, PhaseWorld, type Victim } from "../crash/phases.ts";
 import { mountsBelow } from "../harness/daemon.ts";
 import { eventually } from "../harness/process.ts";
 import { type CastName, row, type Stage } from "../harness/row.ts";
@@ -23,7 +23,9 @@ async function statusOf(t: Stage, id: string): Promise<string> {
 
 /** Shims that serve, without the calls that start and delete them. */
 async function serving(t: Stage): Promise<number[]> {
-  const found = (await shims(t.daemon)).filter(({ command }) => command.includes(t.namespace) || command.includes(" -socket "));
+  const found = (await shims(t.daemon)).filter(
+    ({ command }) => command.includes(t.namespace) || command.includes(" -socket "),
+  );
   return found.filter(({ command }) => !/ (start|delete)$/.test(command)).map(({ pid }) => pid);
 }
 
@@ -120,10 +122,17 @@ row(
     expect([9, 137]).toContain(code);
     const lines = exec.stdout().trimEnd().split("\n");
     expect(lines.filter((line) => line !== "end").map(Number)).toEqual(
-      lines.filter((line) => line !== "end").map(Number).toSorted((a, b) => a - b),
+      lines
+        .filter((line) => line !== "end")
+        .map(Number)
+        .toSorted((a, b) => a - b),
     );
     expect(lines.length).toBeGreaterThan(200);
-    const exits = (): string[] => events.stdout().split("\n").filter((line) => line.includes(" /tasks/exit "));
+    const exits = (): string[] =>
+      events
+        .stdout()
+        .split("\n")
+        .filter((line) => line.includes(" /tasks/exit "));
     await eventually("the exits", () => (exits().length >= 3 ? true : undefined));
     await Bun.sleep(200);
     expect(exits().filter((line) => line.includes('"exit_status":7')).length).toBe(1);
@@ -149,21 +158,13 @@ const STRUCK: Readonly<Record<(typeof PHASES)[number], Victim>> = {
   "delete.after": "both",
 };
 
-test(
-  "F31: nothing is lost or left when somebody dies at any phase of a container's life",
-  async () => {
-    await using world = await PhaseWorld.start();
-    for (const phase of PHASES) await world.scenario(phase, STRUCK[phase]);
-  },
-  180_000,
-);
+test("F31: nothing is lost or left when somebody dies at any phase of a container's life", async () => {
+  await using world = await PhaseWorld.start();
+  for (const phase of PHASES) await world.scenario(phase, STRUCK[phase]);
+}, 180_000);
 
-test(
-  "F31: the keeper alone knows exits where the kernel keeps none",
-  async () => {
-    await using world = await PhaseWorld.start({ oldKernel: true });
-    await world.scenario("exit", "shim");
-    await world.scenario("exit", "both");
-  },
-  60_000,
-);
+test("F31: the keeper alone knows exits where the kernel keeps none", async () => {
+  await using world = await PhaseWorld.start({ oldKernel: true });
+  await world.scenario("exit", "shim");
+  await world.scenario("exit", "both");
+}, 60_000);

@@ -336,7 +336,10 @@ export class InitProcess implements ContainerProcess {
   async #removeByForce(error: unknown): Promise<void> {
     if (!this.#shim.deposits.enabled) throw runtimeError("failed to delete task", error);
     const { log } = this.#shim;
-    log.warn("the runtime failed to delete a container, removing it by force", { id: this.id, error: messageOf(error) });
+    log.warn("the runtime failed to delete a container, removing it by force", {
+      id: this.id,
+      error: messageOf(error),
+    });
     await (await import("./removal.ts")).removeByForce(this.#removal());
   }
 
@@ -471,6 +474,7 @@ export async function openStreams(
   options: StreamOptions,
   call: (streams: { readonly consoleSocket?: string; readonly stdio: ProcessIo["stdio"] }) => Promise<void>,
 ): Promise<ProcessStreams> {
+  options.kept.flush();
   if (options.names.terminal) {
     return withConsoleSocket(options.env, async (socket) => {
       await call({ consoleSocket: socket.path, stdio: NO_STDIO });
@@ -478,6 +482,7 @@ export async function openStreams(
     });
   }
   const io = await openProcessIo(options);
+  options.kept.flush();
   try {
     await call({ stdio: io.stdio });
   } catch (error) {

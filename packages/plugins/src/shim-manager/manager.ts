@@ -598,7 +598,7 @@ export class ShimTaskManager implements TaskManager {
     undo.defer(() => over.abort());
     const start = (): Promise<BootstrapRecord> =>
       this.#launch((cut) => binary.startShared(task.options ?? container.runtime.options, cut), context.signal);
-    const key = sharedKey(binary, bundle);
+    const key = await sharedKey(binary, bundle);
     const { shared, connection } = await this.#connectShared(key, bundle.namespace, start, context.signal).catch(
       (error: unknown) => {
         throw withContext("start failed", error);
@@ -880,7 +880,7 @@ export class ShimTaskManager implements TaskManager {
       connection = await ShimConnection.open(await binary.start(options, signal), namespace, signal);
     } else {
       const start = (): Promise<BootstrapRecord> => binary.startShared(options, signal);
-      const found = await this.#connectShared(sharedKey(binary, bundle), namespace, start, signal);
+      const found = await this.#connectShared(await sharedKey(binary, bundle), namespace, start, signal);
       ({ shared, connection } = found);
       undo.defer(() => this.#shared.release(found.shared));
     }
@@ -1320,9 +1320,13 @@ function checkpointIn(options: AnyValue | undefined): string {
   return fromBinary(OptionsSchema, options.value).criuImagePath;
 }
 
-/** What containers of one shim must have in common, besides what is the same for all shims of a daemon. */
-function sharedKey(binary: ShimBinary, { namespace }: Bundle): string {
-  return `${binary.path}\n${namespace}`;
+/**
+ * What containers of one shim must have in common: the very binary and the namespace. Address, environment, log level, cgroup and OOM
+ * score are the same for all that this daemon starts, and it shares none that another has started; the runtime's root is told with
+ * each container.
+ */
+async function sharedKey(binary: ShimBinary, { namespace }: Bundle): Promise<string> {
+  return `${binary.path}\n${await binary.fileKey()}\n${namespace}`;
 }
 
 /** The answer, or undefined when there is no such thing. */
