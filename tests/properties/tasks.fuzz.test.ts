@@ -96,7 +96,7 @@ const sequence = fc.array(step, { minLength: 4, maxLength: LONGEST * 2 }).map((s
 });
 
 const cleanup = new AsyncDisposableStack();
-afterAll(() => cleanup.disposeAsync());
+afterAll(() => cleanup.disposeAsync(), 60_000);
 
 async function machineOf(maker: Maker): Promise<Machine> {
   const daemon = cleanup.use(await Daemon.start({ maker }));
