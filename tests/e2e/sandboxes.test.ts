@@ -94,7 +94,7 @@ row(
     const listed = (await t.must("sandboxes", "ls")).split("\n");
     expect(listed[0]).toMatch(/^ID +CREATED +RUNTIME +$/);
     const line = listed.find((one) => one.startsWith(`${a} `));
-    expect(line).toMatch(/^\S+ +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)? \+0000 UTC io\.containerd\.runc\.v2 $/);
+    expect(line).toMatch(/^\S+ +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)? +\+0000 UTC +io\.containerd\.runc\.v2 +$/);
     const filtered = await t.must("sandboxes", "list", "--filters", `id==${b}`);
     expect(filtered).toContain(b);
     expect(filtered).not.toContain(`${a} `);

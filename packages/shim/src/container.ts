@@ -10,6 +10,7 @@ import { Journal } from "./journal.ts";
 import type { RuncOptions } from "./options.ts";
 import type { ContainerProcess, ProcessEnd, ShimContext } from "./process.ts";
 import type { StdioNames } from "./stdio/target.ts";
+import { traceStep } from "./trace.ts";
 
 export interface ContainerRequest {
   readonly id: string;
@@ -79,7 +80,8 @@ export class Container {
     deposits.keepJournal(journal.fd);
     if (rootfs !== "") {
       try {
-        await mountAllMapped(request.rootfs, rootfs);
+        const attributes = { "mount.target": rootfs, "mount.count": request.rootfs.length };
+        await traceStep("mount.all", attributes, async () => mountAllMapped(request.rootfs, rootfs));
       } catch (error) {
         throw classified("unknown", `failed to mount rootfs component: ${messageOf(error)}`, { cause: error });
       }

@@ -213,10 +213,16 @@ export class TaskService {
       return { pid };
     }
     const { init } = container;
-    const restored = init.pid === 0;
-    await init.start(() => this.#events.send("TaskStart", { containerId, pid: init.pid }));
+    const begin = (): Promise<void> => init.start(() => this.#events.send("TaskStart", { containerId, pid: init.pid }));
+    if (init.pid > 0) await begin();
+    else {
+      // Restored: it may have ended before its pid is known here.
+      await this.#shim.exits.expectingChild(async () => {
+        await begin();
+        this.#watchInit(container);
+      });
+    }
     container.watchOom(() => this.#events.send("TaskOOM", { containerId }));
-    if (restored) this.#watchInit(container);
     return { pid: init.pid };
   }
 
@@ -307,8 +313,9 @@ export class TaskService {
   async checkpoint(
     request: Target & { readonly path: string; readonly options?: AnyBytes | undefined },
   ): Promise<Record<string, never>> {
-    const { init } = await this.#container(request.id);
+    const { init, id } = await this.#container(request.id);
     await init.checkpoint(request.path, await decodeCheckpointOptions(request.options));
+    this.#events.send("TaskCheckpointed", { containerId: id, checkpoint: request.path });
     return {};
   }
 

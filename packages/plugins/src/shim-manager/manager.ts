@@ -12,6 +12,8 @@ import {
   messageOf,
   type RequestContext,
   requireNamespace,
+  type Span,
+  traced,
   withContext,
 } from "@stevedore/base";
 import { anyToProto } from "@stevedore/convert/any";
@@ -22,11 +24,11 @@ import type {
   AnyValue,
   Container,
   ContainerStore,
-  CreateTask,
   EventExchange,
   ExecTask,
   ExitRecord,
   KnownTask,
+  LocalCreateTask,
   LocalTaskManager,
   ProcessRef,
   ProcessState,
@@ -229,7 +231,7 @@ export class ShimTaskManager implements LocalTaskManager {
     await this.#following;
   }
 
-  async create(context: RequestContext, task: CreateTask): Promise<{ readonly pid: number }> {
+  async create(context: RequestContext, task: LocalCreateTask): Promise<{ readonly pid: number }> {
     const namespace = requireNamespace(context);
     const { containerId: id } = task;
     const container = await this.#options.containers.get(context, id);
@@ -279,12 +281,22 @@ export class ShimTaskManager implements LocalTaskManager {
     }
     const lock = await this.#locks.acquire(`${namespace}/${containerId}`, context.signal);
     // It goes on when the caller has given up: half of a delete is a task that nobody sees and nobody ends.
-    return untilAborted(this.#tracked(this.#deleteHolding(lock, namespace, containerId)), context.signal);
+    return untilAborted(
+      this.#tracked(this.#deleteHolding(lock, { namespace, containerId, ...spanOf(context) })),
+      context.signal,
+    );
   }
 
-  async #deleteHolding(lock: Disposable, namespace: string, containerId: string): Promise<ExitRecord> {
+  async #deleteHolding(
+    lock: Disposable,
+    {
+      namespace,
+      containerId,
+      span,
+    }: { readonly namespace: string; readonly containerId: string; readonly span?: Span },
+  ): Promise<ExitRecord> {
     using _lock = lock;
-    const context = backgroundContext({ namespace });
+    const context = backgroundContext({ namespace, ...(span === undefined ? {} : { span }) });
     const { id } = await this.#options.containers.get(context, containerId);
     const entry = await this.#task(context, id);
     try {
@@ -490,7 +502,7 @@ export class ShimTaskManager implements LocalTaskManager {
 
   async #create(
     context: RequestContext,
-    request: { readonly task: CreateTask; readonly container: Container; readonly namespace: string },
+    request: { readonly task: LocalCreateTask; readonly container: Container; readonly namespace: string },
   ): Promise<{ readonly pid: number }> {
     const { task, container, namespace } = request;
     const { containerId: id } = task;
@@ -503,7 +515,7 @@ export class ShimTaskManager implements LocalTaskManager {
     );
     let entry: TaskEntry;
     try {
-      entry = await this.#startShim(context, bundle, request);
+      entry = await traced(context, { name: "shim.start" }, async (inner) => this.#startShim(inner, bundle, request));
     } catch (error) {
       throw withContext("failed to start shim", error);
     }
@@ -523,7 +535,7 @@ export class ShimTaskManager implements LocalTaskManager {
           },
           callOptions,
         ),
-      {},
+      spanOf(context),
     );
     let pid: number;
     try {
@@ -542,7 +554,7 @@ export class ShimTaskManager implements LocalTaskManager {
   async #startShim(
     context: RequestContext,
     bundle: Bundle,
-    request: { readonly task: CreateTask; readonly container: Container },
+    request: { readonly task: LocalCreateTask; readonly container: Container },
   ): Promise<TaskEntry> {
     const { task, container } = request;
     const host = container.sandbox === "" ? undefined : await this.#sandboxHost(context, request);
@@ -613,7 +625,7 @@ export class ShimTaskManager implements LocalTaskManager {
     made: {
       readonly bundle: Bundle;
       readonly binary: ShimBinary;
-      readonly request: { readonly task: CreateTask; readonly container: Container };
+      readonly request: { readonly task: LocalCreateTask; readonly container: Container };
     },
   ): Promise<TaskEntry> {
     const { bundle, binary, request } = made;
@@ -663,7 +675,7 @@ export class ShimTaskManager implements LocalTaskManager {
       task,
       container,
       runtime,
-    }: { readonly task: CreateTask; readonly container: Container; readonly runtime: string },
+    }: { readonly task: LocalCreateTask; readonly container: Container; readonly runtime: string },
   ): Promise<boolean> {
     if (this.#options.env["SCHED_CORE"] !== undefined || !(await this.#isOurs(path))) return false;
     if (container.labels[ISOLATED] === "true" || this.#options.isolated?.(runtime) === true) return false;
@@ -723,7 +735,7 @@ export class ShimTaskManager implements LocalTaskManager {
    */
   async #sandboxHost(
     context: RequestContext,
-    { task, container }: { readonly task: CreateTask; readonly container: Container },
+    { task, container }: { readonly task: LocalCreateTask; readonly container: Container },
   ): Promise<SandboxHost | undefined> {
     const { sandbox, id } = container;
     const { sandboxes } = this.#options;
@@ -759,7 +771,7 @@ export class ShimTaskManager implements LocalTaskManager {
     made: {
       readonly bundle: Bundle;
       readonly host: SandboxHost;
-      readonly request: { readonly task: CreateTask; readonly container: Container };
+      readonly request: { readonly task: LocalCreateTask; readonly container: Container };
     },
   ): Promise<TaskEntry> {
     const { bundle, host, request } = made;
@@ -822,6 +834,7 @@ export class ShimTaskManager implements LocalTaskManager {
       try {
         const answer = await connection.call((task, options) => task.delete({ id: entry.id }, options), {
           signal: context.signal,
+          ...spanOf(context),
         });
         record = exitRecord(entry.id, answer);
       } catch (error) {
@@ -1092,7 +1105,7 @@ export class ShimTaskManager implements LocalTaskManager {
     how: { readonly timeoutMs?: number; readonly done?: TaskCall<Promise<D | undefined>> } = {},
   ): Promise<Awaited<R> | D> {
     const { timeoutMs, done } = how;
-    const limits = { signal: context.signal, ...(timeoutMs === undefined ? {} : { timeoutMs }) };
+    const limits = { signal: context.signal, ...(timeoutMs === undefined ? {} : { timeoutMs }), ...spanOf(context) };
     for (let again = false; ; again = true) {
       const connection = await this.#connection(entry, context.signal, timeoutMs);
       try {
@@ -1337,6 +1350,11 @@ async function untilEnded(creating: Promise<unknown>, { stdin, stdout, stderr }:
 /** Whether somebody listens on a shim's socket. */
 function answers(address: string): boolean {
   return isListening(address.startsWith(UNIX) ? address.slice(UNIX.length) : `@${address}`);
+}
+
+/** What a call to a shim is to carry on of the caller's trace. */
+function spanOf({ span }: RequestContext): { readonly span?: Span } {
+  return span === undefined ? {} : { span };
 }
 
 function settled(entry: TaskEntry): Promise<void> {
