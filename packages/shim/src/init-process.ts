@@ -20,6 +20,7 @@ import {
   type ShimContext,
   settledWithin,
 } from "./process.ts";
+import type { Removal } from "./removal.ts";
 import { DEFAULT_RUNTIME_ROOT, NO_STDIO, type RestoreCall, RuntimeClient } from "./runc/client.ts";
 import { isMissingContainer, killError, RuntimeError, runtimeError } from "./runc/errors.ts";
 import { ProcessConsole, withConsoleSocket } from "./stdio/console.ts";
@@ -107,7 +108,12 @@ export class InitProcess implements ContainerProcess {
   /** Makes the container: its init waits for {@link InitProcess.start}. @throws what the runtime said */
   static async create(request: InitRequest, shim: ShimContext): Promise<InitProcess> {
     const init = new InitProcess(request, shim);
-    await init.#create();
+    try {
+      await init.#create();
+    } catch (error) {
+      if (shim.deposits.enabled) await (await import("./removal.ts")).removeHalfMade(init.#removal());
+      throw error;
+    }
     return init;
   }
 
@@ -336,7 +342,11 @@ export class InitProcess implements ContainerProcess {
       error: messageOf(error),
     });
     const { removeByForce } = await import("./removal.ts");
-    await removeByForce({ id: this.id, bundle: this.#request.bundle, runtime: this.runtime, cgroup: undefined, log });
+    await removeByForce(this.#removal());
+  }
+
+  #removal(): Removal {
+    return { id: this.id, bundle: this.#request.bundle, runtime: this.runtime, cgroup: undefined, log: this.#shim.log };
   }
 
   #refusal(verb: string, kind: InitState["kind"]): Error {
@@ -471,6 +481,7 @@ export async function openStreams(
   options: StreamOptions,
   call: (streams: { readonly consoleSocket?: string; readonly stdio: ProcessIo["stdio"] }) => Promise<void>,
 ): Promise<ProcessStreams> {
+  options.kept.flush();
   if (options.names.terminal) {
     return withConsoleSocket(options.env, async (socket) => {
       await call({ consoleSocket: socket.path, stdio: NO_STDIO });
@@ -478,6 +489,7 @@ export async function openStreams(
     });
   }
   const io = await openProcessIo(options);
+  options.kept.flush();
   try {
     await call({ stdio: io.stdio });
   } catch (error) {

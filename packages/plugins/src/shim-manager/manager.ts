@@ -345,8 +345,11 @@ export class ShimTaskManager implements LocalTaskManager {
   ): Promise<void> {
     using _lock = await this.#locks.acquire(`${requireNamespace(context)}/${containerId}`, context.signal);
     const entry = await this.#task(context, containerId);
-    await this.#call(context, entry, (task, options) =>
-      task.kill({ id: entry.id, execId, signal: signal.number, all: signal.all }, options),
+    await this.#call(
+      context,
+      entry,
+      (task, options) => task.kill({ id: entry.id, execId, signal: signal.number, all: signal.all }, options),
+      { insist: signal.number === SIGKILL },
     );
   }
 
@@ -636,17 +639,18 @@ export class ShimTaskManager implements LocalTaskManager {
     undo.defer(() => over.abort());
     const start = (): Promise<BootstrapRecord> =>
       this.#launch((cut) => binary.startShared(task.options ?? container.runtime.options, cut), context.signal);
-    const key = sharedKey(binary, bundle);
-    const shared = await this.#shared.acquire(key, bundle.namespace, start, context.signal).catch((error: unknown) => {
-      throw withContext("start failed", error);
-    });
+    const key = await sharedKey(binary, bundle);
+    const { shared, connection } = await this.#connectShared(key, bundle.namespace, start, context.signal).catch(
+      (error: unknown) => {
+        throw withContext("start failed", error);
+      },
+    );
     undo.defer(() => this.#shared.release(shared));
     await Promise.all([
       writeFile(join(bundle.path, BUNDLE_FILE.shimBinary), binary.path, { mode: 0o600 }),
       writeFile(join(bundle.path, BUNDLE_FILE.shared), "", { mode: 0o600 }),
       writeBootstrap(bundle, shared.record),
     ]);
-    const connection = await ShimConnection.open(shared.record, bundle.namespace, context.signal);
     const entry = new TaskEntry(bundle, {
       binary,
       shim: { kind: "connected", connection },
@@ -657,6 +661,25 @@ export class ShimTaskManager implements LocalTaskManager {
     entry.over.signal.addEventListener("abort", () => over.abort(), { once: true });
     undo.move();
     return entry;
+  }
+
+  /** A shared shim and a connection to it. One that has died a moment ago is not yet known to have, so it is tried twice. */
+  async #connectShared(
+    key: string,
+    namespace: string,
+    start: () => Promise<BootstrapRecord>,
+    signal: AbortSignal,
+  ): Promise<{ readonly shared: SharedShim; readonly connection: ShimConnection }> {
+    for (let isLast = false; ; isLast = true) {
+      const shared = await this.#shared.acquire(key, namespace, start, signal);
+      try {
+        return { shared, connection: await ShimConnection.open(shared.record, namespace, signal) };
+      } catch (error) {
+        this.#shared.release(shared);
+        this.#shared.forget(shared.record.address);
+        if (isLast || signal.aborted) throw error;
+      }
+    }
   }
 
   /** Gives the shim back when the task leaves the table. */
@@ -832,11 +855,11 @@ export class ShimTaskManager implements LocalTaskManager {
       const connection = await this.#connection(entry, context.signal);
       let record: ExitRecord;
       try {
-        const answer = await connection.call((task, options) => task.delete({ id: entry.id }, options), {
+        const deleting = connection.call((task, options) => task.delete({ id: entry.id }, options), {
           signal: context.signal,
           ...spanOf(context),
         });
-        record = exitRecord(entry.id, answer);
+        record = exitRecord(entry.id, await this.#orKillStuck(deleting, entry, connection));
       } catch (error) {
         if (isConnectionGone(error, connection)) {
           await this.#recovered(entry, connection, context.signal);
@@ -962,22 +985,22 @@ export class ShimTaskManager implements LocalTaskManager {
       return ShimConnection.open(await readBootstrap(bundle), namespace, signal);
     }
     this.#removeSocket(entry);
+    if (entry.address !== undefined) this.#shared.forget(entry.address);
     const context = backgroundContext({ namespace });
     const container = await orNotFound(this.#options.containers.get(context, id));
     const options = container?.runtime.options;
     await using undo = new AsyncDisposableStack();
-    let record: BootstrapRecord;
+    let connection: ShimConnection;
     let shared: SharedShim | undefined;
     if ((await readText(join(bundle.path, BUNDLE_FILE.shared))) === undefined) {
-      record = await binary.start(options, signal);
+      connection = await ShimConnection.open(await binary.start(options, signal), namespace, signal);
     } else {
       const start = (): Promise<BootstrapRecord> => binary.startShared(options, signal);
-      shared = await this.#shared.acquire(sharedKey(binary, bundle), namespace, start, signal);
-      const slot = shared;
-      undo.defer(() => this.#shared.release(slot));
-      ({ record } = shared);
+      const found = await this.#connectShared(await sharedKey(binary, bundle), namespace, start, signal);
+      ({ shared, connection } = found);
+      undo.defer(() => this.#shared.release(found.shared));
     }
-    const connection = await ShimConnection.open(record, namespace, signal);
+    const { record } = connection;
     undo.defer(() => connection.close());
     const { adopted, pid, lost } = await connection.adopt({ id, bundle: bundle.path }, { signal });
     if (!adopted) {
@@ -1102,9 +1125,14 @@ export class ShimTaskManager implements LocalTaskManager {
     context: RequestContext,
     entry: TaskEntry,
     make: TaskCall<R>,
-    how: { readonly timeoutMs?: number; readonly done?: TaskCall<Promise<D | undefined>> } = {},
+    how: {
+      readonly timeoutMs?: number;
+      readonly done?: TaskCall<Promise<D | undefined>>;
+      /** A shim that does not answer is killed. */
+      readonly insist?: boolean;
+    } = {},
   ): Promise<Awaited<R> | D> {
-    const { timeoutMs, done } = how;
+    const { timeoutMs, done, insist = false } = how;
     const limits = { signal: context.signal, ...(timeoutMs === undefined ? {} : { timeoutMs }), ...spanOf(context) };
     for (let again = false; ; again = true) {
       const connection = await this.#connection(entry, context.signal, timeoutMs);
@@ -1113,7 +1141,8 @@ export class ShimTaskManager implements LocalTaskManager {
           const before = await connection.call(done, limits);
           if (before !== undefined) return before;
         }
-        return await connection.call(make, limits);
+        const work = connection.call(make, limits);
+        return await (insist ? this.#orKillStuck(work, entry, connection) : work);
       } catch (error) {
         if (isConnectionGone(error, connection)) {
           if (entry.deleted) throw taskNotFound(entry.id, error);
@@ -1126,6 +1155,12 @@ export class ShimTaskManager implements LocalTaskManager {
           : classified(errorClassOf(error), messageOf(error), { cause: error });
       }
     }
+  }
+
+  async #orKillStuck<T>(work: Promise<T>, entry: TaskEntry, connection: ShimConnection): Promise<T> {
+    if (!(await this.#isOurs(entry.binary.path))) return work;
+    const { orKillStuck } = await import("./stuck-shim.ts");
+    return orKillStuck(work, { id: entry.id, connection, log: this.#log });
   }
 
   async #connection(entry: TaskEntry, signal: AbortSignal, timeoutMs: number = ADOPT_MS): Promise<ShimConnection> {
@@ -1395,9 +1430,13 @@ function checkpointIn(options: AnyValue | undefined): string {
   return fromBinary(OptionsSchema, options.value).criuImagePath;
 }
 
-/** What containers of one shim must have in common, besides what is the same for all shims of a daemon. */
-function sharedKey(binary: ShimBinary, { namespace }: Bundle): string {
-  return `${binary.path}\n${namespace}`;
+/**
+ * What containers of one shim must have in common: the very binary and the namespace. Address, environment, log level, cgroup and OOM
+ * score are the same for all that this daemon starts, and it shares none that another has started; the runtime's root is told with
+ * each container.
+ */
+async function sharedKey(binary: ShimBinary, { namespace }: Bundle): Promise<string> {
+  return `${binary.path}\n${await binary.fileKey()}\n${namespace}`;
 }
 
 /** The answer, or undefined when there is no such thing. */

@@ -174,13 +174,14 @@ export class RuntimeClient {
     await this.#run(["update", "--resources=-", id], { input: resources });
   }
 
-  /** The status the runtime has for a container: "created", "running", "paused" or "stopped". */
-  async state(id: string): Promise<string> {
-    const text = await this.#run(["state", id]);
-    const parsed = parseJson(text);
-    const status = isJsonObject(parsed) ? parsed["status"] : undefined;
-    if (typeof status !== "string") throw classified("unknown", `read state of ${id}: found no status`);
-    return status;
+  /** What the runtime has of a container: its status ("created", "running", "paused", "stopped") and its bundle. */
+  async state(id: string): Promise<{ readonly status: string; readonly bundle: string }> {
+    const parsed = parseJson(await this.#run(["state", id]));
+    const { status, bundle } = isJsonObject(parsed) ? parsed : {};
+    if (typeof status !== "string" || typeof bundle !== "string") {
+      throw classified("unknown", `read state of ${id}: found no status or no bundle`);
+    }
+    return { status, bundle };
   }
 
   /** Pids of the container's processes, as the host sees them. */
