@@ -3,10 +3,10 @@
 import { constants } from "node:fs";
 import { mkdir, open, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { errorClassOf, isErrorClass, type RequestContext } from "@stevedore/base";
+import { errorClassOf, isErrorClass, messageOf, type RequestContext } from "@stevedore/base";
 import type { Client } from "@stevedore/sdk/client";
 import { connectClient } from "@stevedore/sdk/connect";
-import type { Daemon, Maker } from "./daemon.ts";
+import { type Daemon, type Maker, processesNaming } from "./daemon.ts";
 import { byContainer } from "./exits.ts";
 import { IMAGE, ociArchive } from "./images.ts";
 import { eventually, exec } from "./process.ts";
@@ -36,11 +36,11 @@ export type Step =
   | readonly ["exit" | "exec-exit", ContainerName, number]
   | DaemonStep;
 
-/** A step of the daemon's: it ends, or is killed, and is started again. */
-export type DaemonStep = readonly ["restart" | "crash"];
+/** A step of the daemon's: it ends, or is killed, and is started again; or all of its shims are killed, where others take over. */
+export type DaemonStep = readonly ["restart" | "crash" | "shim-death"];
 
 function isDaemonStep(step: Step): step is DaemonStep {
-  return step[0] === "restart" || step[0] === "crash";
+  return step[0] === "restart" || step[0] === "crash" || step[0] === "shim-death";
 }
 
 type Process =
@@ -171,6 +171,8 @@ export class Model {
 const PROCESS = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 const SIGTERM = 15;
 const SIGKILL = 9;
+/** How often a pause is tried again that the runtime could not carry out. */
+const FREEZES = 5;
 /** A step that takes longer than this hangs. */
 const STEP_LIMIT_MS = 30_000;
 
@@ -277,6 +279,11 @@ export class Machine implements AsyncDisposable {
   }
 
   async #do(prefix: string, step: Step): Promise<Outcome> {
+    if (step[0] === "shim-death") {
+      // The peer's tasks end with their shims.
+      if (this.#maker === "ours") await this.#killShims();
+      return "ok";
+    }
     if (isDaemonStep(step)) {
       await this.#daemon.stop(step[0] === "crash" ? "SIGKILL" : "SIGTERM");
       await this.#daemon.launch();
@@ -311,8 +318,15 @@ export class Machine implements AsyncDisposable {
         await tasks.wait(context, init);
         return "ok";
       case "pause":
-        await tasks.pause(context, id);
-        return "ok";
+        for (let left = FREEZES; ; left -= 1) {
+          try {
+            await tasks.pause(context, id);
+            return "ok";
+          } catch (error) {
+            // The runtime gives up on a freezer that a busy machine does not get to, and thaws it.
+            if (left === 0 || !messageOf(error).includes("unable to freeze")) throw error;
+          }
+        }
       case "resume":
         await tasks.resume(context, id);
         return "ok";
@@ -340,6 +354,12 @@ export class Machine implements AsyncDisposable {
         return `exit ${(await tasks.delete(context, extra)).exitStatus}`;
       default:
         return step satisfies never;
+    }
+  }
+
+  async #killShims(): Promise<void> {
+    for (const { pid, command } of await processesNaming(this.#daemon.dir)) {
+      if (command.includes("containerd-shim") && !command.includes(" keeper ")) process.kill(pid, "SIGKILL");
     }
   }
 

@@ -29,5 +29,8 @@ function startOf({ afterCursor, since }: ReadRequest): ReplayStart {
   if (since === undefined) return { kind: "oldest" };
   const time = dateFromProto(since);
   if (!Number.isNaN(time.getTime())) return { kind: "since", time };
-  throw classified("invalid-argument", `read events: ${since.seconds} seconds is no time to begin with: invalid argument`);
+  throw classified(
+    "invalid-argument",
+    `read events: ${since.seconds} seconds is no time to begin with: invalid argument`,
+  );
 }
