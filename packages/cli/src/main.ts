@@ -32,12 +32,21 @@ const PROGRAMS: Readonly<Record<string, Entry>> = {
     const [{ runCtr }, { processIO }] = await Promise.all([import("./ctr/main.ts"), import("./process-io.ts")]);
     return runCtr(argv, processIO({ interruptible: true }));
   },
+  "containerd-stress": async (argv) => {
+    compileAsUsualAfter(COMMAND_IS_SHORT_MS);
+    const [{ runContainerdStress }, { processIO }] = await Promise.all([
+      import("./containerd-stress/main.ts"),
+      import("./process-io.ts"),
+    ]);
+    return runContainerdStress(argv, processIO({ interruptible: true }));
+  },
   "containerd-shim-runc-v2": async (argv) => (await import("@stevedore/shim/main")).runShim(argv),
 };
 
 /** Parts that the programs start as processes of their own; users have no business with them. */
 const PARTS: Readonly<Record<string, Entry>> = {
   "os-one-shot": async () => (await import("@stevedore/os/one-shot-main")).oneShotMain(),
+  keeper: async (argv) => (await import("@stevedore/keeper/main")).runKeeper(argv),
   "unpack-worker": async (argv) => {
     compileAsUsual();
     return (await import("@stevedore/worker")).runUnpackWorker(argv);

@@ -21,7 +21,15 @@ import {
   SkipPlugin,
 } from "./graph.ts";
 import { useOptFolder } from "./host.ts";
-import { type GrpcService, isGrpcService, isSpanProcessor, Key, type SpanProcessor } from "./keys.ts";
+import {
+  type GrpcService,
+  isGrpcService,
+  isSandboxControllerPlugin,
+  isSpanProcessor,
+  Key,
+  type SandboxControllerPlugin,
+  type SpanProcessor,
+} from "./keys.ts";
 import { MetricsRegistry } from "./metrics/registry.ts";
 import { hostPlugin, pluginPlatform } from "./platform.ts";
 import { workerCommand } from "./self.ts";
@@ -117,14 +125,36 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
     }),
     plugin({ key: Key.deprecations, requires: [], start: async () => options.deprecations }),
     plugin({
-      key: Key.events,
-      requires: [],
+      key: Key.eventLog,
+      requires: [Key.database],
       start: async (context) => {
-        const [{ createEventExchange }, { eventField }] = await Promise.all([
+        const { openEventLog } = await import("@stevedore/plugins/metadata/event-log");
+        const { config } = context;
+        const maxEvents = numberAt(config, "max_events");
+        if (maxEvents === 0) throw new SkipPlugin("max_events is 0: events are not kept");
+        return openEventLog(context.get(Key.database), {
+          maxEvents,
+          maxAge: durationMs(textAt(config, "max_age"), "max_age"),
+          maxBytes: numberAt(config, "max_bytes"),
+        });
+      },
+    }),
+    plugin({
+      key: Key.events,
+      requires: [Key.eventLog],
+      start: async (context) => {
+        const [{ createEventExchange }, { eventField }, { onceKeyOf }] = await Promise.all([
           import("@stevedore/plugins/events/impl"),
           import("./event-field.ts"),
+          import("./event-once.ts"),
         ]);
-        return createEventExchange({ eventField, log: context.log });
+        const eventLog = context.find(Key.eventLog);
+        return createEventExchange({
+          eventField,
+          onceKey: onceKeyOf,
+          log: context.log,
+          ...(eventLog === undefined ? {} : { eventLog }),
+        });
       },
     }),
     ...tracing(options),
@@ -239,22 +269,25 @@ function snapshotters({ root, proxyPlugins }: BuiltinOptions): AnyPlugin[] {
       requires: [Key.database],
       platformBound: true,
       start: async (context): Promise<SnapshotterPlugin> => {
-        const [{ createOverlaySnapshotter }, { overlayCapabilities }, { createSnapshotRecords }] = await Promise.all([
-          import("@stevedore/plugins/snapshot-overlay/impl"),
-          import("@stevedore/plugins/snapshot-overlay/plugin"),
-          import("@stevedore/plugins/metadata/snapshot-records"),
-        ]);
+        const [{ createOverlaySnapshotter, idmappedMounts }, { overlayCapabilities }, { createSnapshotRecords }] =
+          await Promise.all([
+            import("@stevedore/plugins/snapshot-overlay/impl"),
+            import("@stevedore/plugins/snapshot-overlay/plugin"),
+            import("@stevedore/plugins/metadata/snapshot-records"),
+          ]);
         const { config } = context;
-        for (const name of overlayCapabilities({ slowChown: flagAt(config, "slow_chown"), idmappedMounts: false })) {
+        const root = rootOf(context, "overlayfs");
+        const remapIds = await idmappedMounts(root);
+        for (const name of overlayCapabilities({ slowChown: flagAt(config, "slow_chown"), idmappedMounts: remapIds })) {
           context.capability(name);
         }
         const snapshotter = await createOverlaySnapshotter({
-          root: rootOf(context, "overlayfs"),
+          root,
           records: createSnapshotRecords(context.get(Key.database), "overlayfs"),
           upperdirLabel: flagAt(config, "upperdir_label"),
           syncRemove: flagAt(config, "sync_remove"),
           mountOptions: textsAt(config, "mount_options"),
-          remapIds: false,
+          remapIds,
           logger: context.log,
         });
         return { kind: "snapshotter", snapshotter };
@@ -272,7 +305,13 @@ function proxies(section: Readonly<Record<string, unknown>>): AnyPlugin[] {
       const { createGrpcTransport } = await import("@stevedore/wire/grpc/client");
       const made = createGrpcTransport({ address: textAt(config, "address") });
       context.cleanup.defer(async () => made.close());
+      for (const [key, value] of Object.entries(sectionAt(config, "exports"))) context.export(key, String(value));
       context.export("address", textAt(config, "address"));
+      if (config["capabilities"] !== undefined) {
+        for (const capability of textsAt(config, "capabilities")) context.capability(capability);
+      }
+      const platform = config["platform"] === undefined ? "" : textAt(config, "platform");
+      if (platform !== "") context.platforms([pluginPlatform(platform)]);
       return made;
     };
     const modules = () => import("@stevedore/plugins/proxy/index");
@@ -308,6 +347,18 @@ function proxies(section: Readonly<Record<string, unknown>>): AnyPlugin[] {
             start: async (context): Promise<DifferPlugin> => {
               const { createProxyDiffer } = await modules();
               return { kind: "differ", differ: createProxyDiffer({ transport: await transport(context) }) };
+            },
+          }),
+        ];
+      case "sandbox":
+        return [
+          plugin({
+            key: pluginKey<SandboxControllerPlugin>(PluginType.sandboxController, name),
+            requires: [],
+            start: async (context): Promise<SandboxControllerPlugin> => {
+              const { createProxySandboxController } = await modules();
+              const controller = createProxySandboxController({ transport: await transport(context), name });
+              return { kind: "sandbox-controller", controller };
             },
           }),
         ];
@@ -476,8 +527,8 @@ function coreServices(options: BuiltinOptions): AnyPlugin[] {
       key: Key.shims,
       requires: [Key.events, Key.metadata],
       start: async (context) => {
-        const { startTaskManager } = await import("./runtime.ts");
-        return startTaskManager({
+        const { startShimManager } = await import("./runtime.ts");
+        return startShimManager({
           root,
           state,
           timeouts,
@@ -496,13 +547,31 @@ function coreServices(options: BuiltinOptions): AnyPlugin[] {
       start: async (context) => {
         context.platforms(textsAt(context.config, "platforms").map(pluginPlatform));
         context.export("log-uri-schemes", "fifo,binary,binary-v2,file");
-        return context.get(Key.shims);
+        return context.get(Key.shims).tasks;
       },
     }),
     plugin({
       key: Key.tasksService,
-      requires: [Key.runtime, Key.tracer],
-      start: async (context) => withSpans<TaskManager>(context, "tasks", context.get(Key.runtime)),
+      requires: [Key.runtime, Key.metadata, Key.diffService, Key.tracer],
+      start: async (context) => {
+        const [{ CheckpointingTasks }, { anyToBytes, checkpointWishes }] = await Promise.all([
+          import("@stevedore/plugins/checkpoints/impl"),
+          import("@stevedore/convert/runc-options"),
+        ]);
+        const { containers, content } = context.get(Key.metadata);
+        const tasks = new CheckpointingTasks({
+          runtime: context.get(Key.runtime),
+          containers,
+          content,
+          differ: context.get(Key.diffService),
+          root: join(root, `${PluginType.service}.tasks-service`),
+          wishes: checkpointWishes,
+          encodeAny: anyToBytes,
+          log: context.log,
+        });
+        tasks.load();
+        return withSpans<TaskManager>(context, "tasks", tasks);
+      },
     }),
   ];
 }
@@ -598,12 +667,16 @@ function grpcServices({ root, version, deprecations }: BuiltinOptions): AnyPlugi
     grpcPlugin("events", {
       requires: [Key.events],
       register: async (context) => {
-        const [{ eventsService }, { Events }] = await Promise.all([
+        const [{ eventsService }, { eventLogService }, { Events }, { EventLog }] = await Promise.all([
           import("@stevedore/services/events"),
+          import("@stevedore/services/event-log"),
           import("@stevedore/wire/gen/containerd/services/events/v1/events_pb"),
+          import("@stevedore/wire/gen/stevedore/events/v1/events_pb"),
         ]);
-        const service = eventsService({ events: context.get(Key.events) });
-        return (router) => void router.service(Events, service);
+        const events = context.get(Key.events);
+        const service = eventsService({ events });
+        const logService = eventLogService({ history: events });
+        return (router) => void router.service(Events, service).service(EventLog, logService);
       },
     }),
     grpcPlugin("images", {
@@ -660,6 +733,46 @@ function grpcServices({ root, version, deprecations }: BuiltinOptions): AnyPlugi
           events: context.get(Key.events),
         });
         return (router) => void router.service(Namespaces, service);
+      },
+    }),
+    plugin({
+      key: Key.sandboxStore,
+      requires: [Key.metadata],
+      start: async (context) => context.get(Key.metadata).sandboxes,
+    }),
+    plugin({
+      key: pluginKey<SandboxControllerPlugin>(PluginType.sandboxController, "shim"),
+      requires: [Key.shims, Key.events],
+      start: async (context): Promise<SandboxControllerPlugin> => ({
+        kind: "sandbox-controller",
+        controller: context.get(Key.shims).sandboxes,
+      }),
+    }),
+    grpcPlugin("sandbox-controllers", {
+      requires: [{ type: PluginType.sandboxController, id: ANY }, Key.events],
+      register: async (context) => {
+        const plugins = context.all(PluginType.sandboxController, isSandboxControllerPlugin);
+        if (plugins.size === 0) throw classified("not-found", "no sandbox controllers initialized: plugin: not found");
+        const [{ sandboxControllersService }, { Controller }] = await Promise.all([
+          import("@stevedore/services/sandbox-controllers"),
+          import("@stevedore/wire/gen/containerd/services/sandbox/v1/sandbox_pb"),
+        ]);
+        const service = sandboxControllersService({
+          controllers: mapValues(plugins, ({ controller }) => controller),
+          events: context.get(Key.events),
+        });
+        return (router) => void router.service(Controller, service);
+      },
+    }),
+    grpcPlugin("sandboxes", {
+      requires: [Key.sandboxStore],
+      register: async (context) => {
+        const [{ sandboxesService }, { Store }] = await Promise.all([
+          import("@stevedore/services/sandboxes"),
+          import("@stevedore/wire/gen/containerd/services/sandbox/v1/sandbox_pb"),
+        ]);
+        const service = sandboxesService({ sandboxes: context.get(Key.sandboxStore) });
+        return (router) => void router.service(Store, service);
       },
     }),
     grpcPlugin("snapshots", {
@@ -783,13 +896,25 @@ function servers({ version, debug }: BuiltinOptions, metrics: MetricsRegistry): 
       key: pluginKey<AsyncDisposable>(PluginType.server, "ttrpc"),
       requires: [Key.events],
       start: async (context) => {
-        const [{ serveTtrpc }, { shimEventsService }, { Events }] = await Promise.all([
+        const [{ serveTtrpc }, { shimEventsService }, { withoutRepeats }, { Events }] = await Promise.all([
           import("./listeners.ts"),
           import("@stevedore/services/events"),
+          import("@stevedore/plugins/shim-manager/repeated-events"),
           import("@stevedore/wire/gen/containerd/services/events/ttrpc/v1/events_pb"),
         ]);
-        const router = new Router().service(Events, shimEventsService({ events: context.get(Key.events) }));
+        const events = withoutRepeats(context.get(Key.events));
+        const router = new Router().service(Events, shimEventsService({ events }));
         return context.cleanup.use(await serveTtrpc({ router, log: context.log, ...socketAt(context) }));
+      },
+    }),
+    plugin({
+      key: pluginKey<AsyncDisposable>(PluginType.monitorContainer, "restart"),
+      // After the ttrpc server, where shims of what it starts tell their events.
+      requires: [Key.events, Key.containersService, Key.namespacesService, Key.snapshotsService, Key.tasksService],
+      start: async (context) => {
+        for (const policy of ["no", "always", "on-failure", "unless-stopped"]) context.capability(policy);
+        const { startRestartMonitor } = await import("./restart.ts");
+        return context.cleanup.use(startRestartMonitor(context));
       },
     }),
     plugin({

@@ -5,11 +5,15 @@ import type {
   DeprecationLog,
   Differ,
   EventExchange,
+  EventHistory,
+  EventLog,
   ImageStore,
   LeaseManager,
   LocalTaskManager,
   NamespaceStore,
   PluginRecord,
+  SandboxController,
+  SandboxStore,
   Snapshotter,
   TaskManager,
 } from "@stevedore/core";
@@ -32,6 +36,22 @@ export function isGrpcService(value: unknown): value is GrpcService {
   return typeof value === "object" && value !== null && "kind" in value && value.kind === "grpc-service";
 }
 
+/** A plugin of type `io.containerd.sandbox.controller.v1`; the mark tells it from other values in the graph. */
+export interface SandboxControllerPlugin {
+  readonly kind: "sandbox-controller";
+  readonly controller: SandboxController;
+}
+
+export function isSandboxControllerPlugin(value: unknown): value is SandboxControllerPlugin {
+  return typeof value === "object" && value !== null && "kind" in value && value.kind === "sandbox-controller";
+}
+
+/** What manages shims: those of tasks, and those that are sandboxes. */
+export interface ShimManager {
+  readonly tasks: LocalTaskManager;
+  readonly sandboxes: SandboxController;
+}
+
 /** What a plugin of type `io.containerd.tracing.processor.v1` makes. */
 export interface SpanProcessor {
   readonly kind: "span-processor";
@@ -50,7 +70,9 @@ export interface GrpcTraces {
 export const Key = {
   content: pluginKey<ContentStore>(PluginType.content, "content"),
   deprecations: pluginKey<DeprecationLog>(PluginType.warning, "deprecations"),
-  events: pluginKey<EventExchange>(PluginType.event, "exchange"),
+  events: pluginKey<EventExchange & EventHistory>(PluginType.event, "exchange"),
+  /** Ours alone: what the exchange records into. Its section of the configuration bounds it. Hidden from clients' lists. */
+  eventLog: pluginKey<EventLog>("stevedore.events.v1", "log"),
   /** Ours alone: the file under the metadata store and the snapshotters' records. Hidden from clients' lists. */
   database: pluginKey<MetadataDatabase>("stevedore.internal.v1", "database"),
   metadata: pluginKey<Stores>(PluginType.metadata, "bolt"),
@@ -70,8 +92,9 @@ export const Key = {
   namespacesService: pluginKey<NamespaceStore>(PluginType.service, "namespaces-service"),
   snapshotsService: pluginKey<ReadonlyMap<string, Snapshotter>>(PluginType.service, "snapshots-service"),
   tasksService: pluginKey<TaskManager>(PluginType.service, "tasks-service"),
+  sandboxStore: pluginKey<SandboxStore>(PluginType.sandboxStore, "local"),
+  shims: pluginKey<ShimManager>(PluginType.shim, "manager"),
   spanProcessor: pluginKey<SpanProcessor>(PluginType.tracingProcessor, "otlp"),
   tracer: pluginKey<Tracer>(PluginType.internal, "tracing"),
-  shims: pluginKey<LocalTaskManager>(PluginType.shim, "manager"),
   runtime: pluginKey<LocalTaskManager>(PluginType.runtime, "task"),
 };

@@ -1,8 +1,15 @@
 import { copyFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { classified, messageOf } from "@stevedore/base/errors";
+import type { ProcessName } from "@stevedore/keeper/protocol";
+import { OwnedFd } from "@stevedore/os/fd";
+import { openPidfd } from "@stevedore/os/pidfd";
 import { SIGKILL } from "@stevedore/os/signals";
 import { BUNDLE, readPidFile, writeExitRecord } from "./bundle.ts";
+import { withCriuReason } from "./criu-log.ts";
+import type { ProcessDeposits } from "./deposits.ts";
+import { nameOf } from "./exits.ts";
+import type { Journal } from "./journal.ts";
 import { Mutex } from "./mutex.ts";
 import type { CheckpointOptions, RuncOptions } from "./options.ts";
 import {
@@ -13,11 +20,15 @@ import {
   type ShimContext,
   settledWithin,
 } from "./process.ts";
+import type { Removal } from "./removal.ts";
 import { DEFAULT_RUNTIME_ROOT, NO_STDIO, type RestoreCall, RuntimeClient } from "./runc/client.ts";
 import { isMissingContainer, killError, RuntimeError, runtimeError } from "./runc/errors.ts";
 import { ProcessConsole, withConsoleSocket } from "./stdio/console.ts";
-import { openProcessIo, type ProcessIo } from "./stdio/process-io.ts";
+import { type Adoption, adoptProcessIo, openProcessIo, type ProcessIo } from "./stdio/process-io.ts";
 import type { StdioNames } from "./stdio/target.ts";
+
+/** How long a runtime may take to delete a container, milliseconds, before that is done by force. */
+const DELETE_MS = 20_000;
 
 /** What init is, and what exists with it. */
 export type InitState =
@@ -38,6 +49,17 @@ export interface InitRequest {
   /** Folder of a checkpoint to restore from; "" for none. */
   readonly checkpoint: string;
   readonly parentCheckpoint: string;
+  readonly journal: Journal;
+}
+
+/** What is known of an init that another shim began. */
+export interface AdoptedInit {
+  readonly process: ProcessName;
+  /** -1 when it is gone and nobody held one. */
+  readonly pidfd: OwnedFd;
+  readonly state: InitState;
+  readonly streams: ProcessStreams | undefined;
+  readonly stdinDone: boolean;
 }
 
 /** The streams of a process: pipes and FIFOs, or a terminal. */
@@ -52,9 +74,14 @@ export class InitProcess implements ContainerProcess {
   readonly runtime: RuntimeClient;
   readonly #request: InitRequest;
   readonly #shim: ShimContext;
+  readonly #kept: ProcessDeposits;
   readonly #mutex = new Mutex();
   readonly #ended = Promise.withResolvers<ProcessEnd>();
   #state: InitState = { kind: "created" };
+  #process: ProcessName | undefined;
+  #pidfd: OwnedFd | undefined;
+  /** Begun by a shim that is dead: no child of ours. */
+  #adopted = false;
   #pausing = false;
   #pid = 0;
   #end: ProcessEnd | undefined;
@@ -67,6 +94,7 @@ export class InitProcess implements ContainerProcess {
     this.names = request.names;
     this.#request = request;
     this.#shim = shim;
+    this.#kept = shim.deposits.of(request.id, "");
     const { options } = request;
     this.runtime = new RuntimeClient({
       command: options.binaryName,
@@ -80,8 +108,40 @@ export class InitProcess implements ContainerProcess {
   /** Makes the container: its init waits for {@link InitProcess.start}. @throws what the runtime said */
   static async create(request: InitRequest, shim: ShimContext): Promise<InitProcess> {
     const init = new InitProcess(request, shim);
-    await init.#create();
+    try {
+      await init.#create();
+    } catch (error) {
+      if (shim.deposits.enabled) await (await import("./removal.ts")).removeHalfMade(init.#removal());
+      throw error;
+    }
     return init;
+  }
+
+  /** Goes on with an init that another shim, now dead, began. */
+  static adopt(request: InitRequest, shim: ShimContext, found: AdoptedInit): InitProcess {
+    const init = new InitProcess(request, shim);
+    init.#adopted = true;
+    init.#pid = found.process.pid;
+    init.#process = found.process;
+    init.#state = found.state;
+    init.#streams = found.streams;
+    init.#stdinDone = found.stdinDone;
+    init.#pidfd = found.pidfd;
+    if (found.pidfd.fd >= 0) init.#kept.keepProcess(found.process, found.pidfd.fd);
+    return init;
+  }
+
+  /** What the runtime has for an adopted one. */
+  adoptState(state: InitState): void {
+    this.#state = state;
+  }
+
+  /** How it ends; resolves before that is written down. */
+  async untilExit(): Promise<ProcessEnd> {
+    const { exits } = this.#shim;
+    if (this.#adopted && this.#process !== undefined) return exits.watchOrphan(this.#process, this.#pidfd?.fd ?? -1);
+    const { pid, code, exitedAt } = await exits.watch(this.#pid);
+    return { pid, status: code, exitedAt, start: this.#process?.start ?? "" };
   }
 
   get pid(): number {
@@ -133,6 +193,7 @@ export class InitProcess implements ContainerProcess {
           throw classified("unknown", `cannot start a ${state.kind} process`);
       }
       this.#state = { kind: "running" };
+      this.#request.journal.write({ what: "started" });
       started();
     });
   }
@@ -206,12 +267,13 @@ export class InitProcess implements ContainerProcess {
       if (kind === "deleted") throw classified("not-found", "cannot delete a deleted process: not found");
       await this.#closeStreams();
       try {
-        await this.runtime.delete(this.id, false);
+        await this.runtime.delete(this.id, false, AbortSignal.timeout(DELETE_MS));
       } catch (error) {
         // A runtime that has forgotten it already (after a checkpoint) is fine; we still hold its streams.
-        if (!isMissingContainer(error)) throw runtimeError("failed to delete task", error);
+        if (!isMissingContainer(error)) await this.#removeByForce(error);
       }
       this.#state = { kind: "deleted" };
+      this.#pidfd?.close();
     });
   }
 
@@ -220,6 +282,7 @@ export class InitProcess implements ContainerProcess {
   }
 
   closeStdin(): void {
+    if (!this.#stdinDone) this.#request.journal.write({ what: "stdin-closed", exec: "" });
     this.#stdinDone = true;
     closeInput(this.#streams);
   }
@@ -250,10 +313,12 @@ export class InitProcess implements ContainerProcess {
       if (this.#end !== undefined) return false;
       const { kind } = this.#state;
       if (kind !== "deleted") {
+        this.#request.journal.writeExit("", end);
         await writeExitRecord(this.#request.bundle, end).catch((error: unknown) =>
           this.#shim.log.error("failed to write exit record", { id: this.id, error: messageOf(error) }),
         );
       }
+      this.#shim.exits.recorded(end.pid);
       if (kind === "paused") {
         await this.runtime
           .resume(this.id)
@@ -266,6 +331,22 @@ export class InitProcess implements ContainerProcess {
       this.#ended.resolve(end);
       return kind !== "deleted";
     });
+  }
+
+  /** Under our daemon a delete always comes to an end; elsewhere the peer's answer is what clients expect. */
+  async #removeByForce(error: unknown): Promise<void> {
+    if (!this.#shim.deposits.enabled) throw runtimeError("failed to delete task", error);
+    const { log } = this.#shim;
+    log.warn("the runtime failed to delete a container, removing it by force", {
+      id: this.id,
+      error: messageOf(error),
+    });
+    const { removeByForce } = await import("./removal.ts");
+    await removeByForce(this.#removal());
+  }
+
+  #removal(): Removal {
+    return { id: this.id, bundle: this.#request.bundle, runtime: this.runtime, cgroup: undefined, log: this.#shim.log };
   }
 
   #refusal(verb: string, kind: InitState["kind"]): Error {
@@ -304,11 +385,15 @@ export class InitProcess implements ContainerProcess {
   }
 
   async #restore(restore: Omit<RestoreCall, "consoleSocket" | "stdio">): Promise<void> {
-    await this.#shim.exits.expectingChild(() =>
-      this.#withStreams("OCI runtime restore failed", (streams) =>
-        this.runtime.restore(this.id, { ...restore, ...streams }),
-      ),
-    );
+    try {
+      await this.#shim.exits.expectingChild(() =>
+        this.#withStreams("OCI runtime restore failed", (streams) =>
+          this.runtime.restore(this.id, { ...restore, ...streams }),
+        ),
+      );
+    } catch (error) {
+      throw await withCriuReason(error, join(restore.workPath, "restore.log"));
+    }
   }
 
   /** Opens the streams, calls the runtime with them, takes the terminal, begins copying and reads the pid. */
@@ -318,7 +403,7 @@ export class InitProcess implements ContainerProcess {
   ): Promise<void> {
     const { bundle, options, names } = this.#request;
     this.#streams = await openStreams(
-      { ...this.#shim, names, id: this.id, direct: true, uid: options.ioUid, gid: options.ioGid },
+      { ...this.#shim, names, id: this.id, direct: true, uid: options.ioUid, gid: options.ioGid, kept: this.#kept },
       (streams) => this.#call(doing, () => call(streams)),
     );
     if (this.#stdinDone) closeInput(this.#streams);
@@ -329,6 +414,11 @@ export class InitProcess implements ContainerProcess {
         cause: error,
       });
     }
+    this.#process = nameOf(this.#pid);
+    if (this.#process === undefined) return;
+    this.#request.journal.write({ what: "init", ...this.#process });
+    this.#pidfd = new OwnedFd(openPidfd(this.#pid));
+    this.#kept.keepProcess(this.#process, this.#pidfd.fd);
   }
 
   async #checkpoint(path: string, options: CheckpointOptions): Promise<void> {
@@ -353,7 +443,8 @@ export class InitProcess implements ContainerProcess {
         this.#shim.log.error("failed to copy dump.log to criu-dump.log", { error: messageOf(cause) }),
       );
       const [firstLine = ""] = messageOf(error).split("\n");
-      throw classified("unknown", `${firstLine} path= ${dump}`, { cause: error });
+      // The log goes with the container, so what it says of the cause is told now.
+      throw await withCriuReason(classified("unknown", `${firstLine} path= ${dump}`, { cause: error }), dump);
     } finally {
       if (ownWork) await rm(workPath, { recursive: true, force: true });
     }
@@ -382,6 +473,7 @@ export interface StreamOptions {
   readonly uid: number;
   readonly gid: number;
   readonly env: Readonly<Record<string, string>>;
+  readonly kept: ProcessDeposits;
 }
 
 /** Opens a process's streams around the runtime's call; nothing stays open when that fails. */
@@ -389,6 +481,7 @@ export async function openStreams(
   options: StreamOptions,
   call: (streams: { readonly consoleSocket?: string; readonly stdio: ProcessIo["stdio"] }) => Promise<void>,
 ): Promise<ProcessStreams> {
+  options.kept.flush();
   if (options.names.terminal) {
     return withConsoleSocket(options.env, async (socket) => {
       await call({ consoleSocket: socket.path, stdio: NO_STDIO });
@@ -396,6 +489,7 @@ export async function openStreams(
     });
   }
   const io = await openProcessIo(options);
+  options.kept.flush();
   try {
     await call({ stdio: io.stdio });
   } catch (error) {
@@ -404,6 +498,13 @@ export async function openStreams(
   }
   io.started();
   return { kind: "pipes", io };
+}
+
+/** Goes on with the streams of a process that another shim began. */
+export async function adoptStreams(options: StreamOptions, adoption: Adoption): Promise<ProcessStreams | undefined> {
+  if (!options.names.terminal) return { kind: "pipes", io: await adoptProcessIo(options, adoption) };
+  const console = await ProcessConsole.adopt(options, adoption);
+  return console === undefined ? undefined : { kind: "console", console };
 }
 
 /** Waits a while for output to be copied, then frees the streams. Whether all output was copied. */

@@ -75,6 +75,8 @@ export interface TaskServiceOptions {
   readonly events: EventPublisher;
   /** Id of the container whose end ends all others of the shim; undefined when there is no such container. */
   readonly shimId: string | undefined;
+  /** Throws when no container may be made here any more. */
+  readonly assertOpen?: () => void;
   /** Told of the containers that come and go. */
   readonly links?: Pick<SocketLinks, "add" | "remove">;
   /** Called once when a shutdown was asked for and no container is left. */
@@ -87,6 +89,7 @@ export class TaskService {
   readonly #shimId: string | undefined;
   readonly #shutdown: () => void;
   readonly #links: TaskServiceOptions["links"];
+  readonly #assertOpen: () => void;
   readonly #containers = new Map<string, Container>();
   /** Ids that are being made, with a promise of the end of that. Calls for them wait. */
   readonly #creating = new Map<string, Promise<void>>();
@@ -97,11 +100,22 @@ export class TaskService {
     this.#shimId = options.shimId;
     this.#shutdown = options.shutdown;
     this.#links = options.links;
+    this.#assertOpen = options.assertOpen ?? (() => undefined);
   }
 
   /** Whether no container is here or being made. */
   get isEmpty(): boolean {
     return this.#containers.size === 0 && this.#creating.size === 0;
+  }
+
+  /** The containers that are here. */
+  get containers(): readonly Container[] {
+    return [...this.#containers.values()];
+  }
+
+  /** Resolves when no container is being made that was asked for before. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#creating.values());
   }
 
   /** The bundle of a container that is here, if any. */
@@ -111,6 +125,7 @@ export class TaskService {
 
   async create(request: CreateRequest): Promise<{ pid: number }> {
     const { id } = request;
+    this.#assertOpen();
     if (this.#containers.has(id) || this.#creating.has(id)) {
       throw classified("already-exists", `container ${id}: already exists`);
     }
@@ -148,6 +163,44 @@ export class TaskService {
     }
   }
 
+  /** Takes over a container whose shim has died. Answers again for one that is here already. */
+  async adopt({ id, bundle }: { readonly id: string; readonly bundle: string }): Promise<{
+    adopted: boolean;
+    pid: number;
+    lost: string[];
+  }> {
+    await this.#creating.get(id);
+    const here = this.#containers.get(id);
+    if (here !== undefined) return { adopted: true, pid: here.init.pid, lost: [] };
+    const made = Promise.withResolvers<void>();
+    this.#creating.set(id, made.promise);
+    try {
+      const { adoptContainer } = await import("./adopt.ts");
+      const found = await adoptContainer({ id, bundle }, this.#shim);
+      if (found === undefined) return { adopted: false, pid: 0, lost: [] };
+      const { container, lost } = found;
+      this.#containers.set(id, container);
+      this.#links?.add(id);
+      for (const what of lost) this.#shim.log.warn("lost with the shim that died", { id, what });
+      const { pid } = container.init;
+      if (found.startUntold) this.#events.send("TaskStart", { containerId: id, pid });
+      for (const { exec, end, told } of found.execs) {
+        if (end === undefined) container.watchAdopted(exec, (ended) => this.#sendExit(container, exec.id, ended));
+        else if (!told) this.#sendExit(container, exec.id, end);
+      }
+      if (found.end === undefined) this.#watchInit(container);
+      else if (!found.told) this.#sendExit(container, "", found.end);
+      if (container.init.status !== "stopped") {
+        container.watchOom(() => this.#events.send("TaskOOM", { containerId: id }));
+      }
+      this.#shim.log.info("adopted a container", { id, pid, status: container.init.status });
+      return { adopted: true, pid, lost: [...lost] };
+    } finally {
+      this.#creating.delete(id);
+      made.resolve();
+    }
+  }
+
   async start(request: ProcessTarget): Promise<{ pid: number }> {
     const container = await this.#container(request.id);
     const containerId = container.id;
@@ -155,15 +208,21 @@ export class TaskService {
       const { execId } = request;
       const pid = await container.startExec(execId, {
         started: (started) => this.#events.send("TaskExecStarted", { containerId, execId, pid: started }),
-        ended: (end) => this.#sendExit(containerId, execId, end),
+        ended: (end) => this.#sendExit(container, execId, end),
       });
       return { pid };
     }
     const { init } = container;
-    const restored = init.pid === 0;
-    await init.start(() => this.#events.send("TaskStart", { containerId, pid: init.pid }));
+    const begin = (): Promise<void> => init.start(() => this.#events.send("TaskStart", { containerId, pid: init.pid }));
+    if (init.pid > 0) await begin();
+    else {
+      // Restored: it may have ended before its pid is known here.
+      await this.#shim.exits.expectingChild(async () => {
+        await begin();
+        this.#watchInit(container);
+      });
+    }
     container.watchOom(() => this.#events.send("TaskOOM", { containerId }));
-    if (restored) this.#watchInit(container);
     return { pid: init.pid };
   }
 
@@ -254,8 +313,9 @@ export class TaskService {
   async checkpoint(
     request: Target & { readonly path: string; readonly options?: AnyBytes | undefined },
   ): Promise<Record<string, never>> {
-    const { init } = await this.#container(request.id);
+    const { init, id } = await this.#container(request.id);
     await init.checkpoint(request.path, await decodeCheckpointOptions(request.options));
+    this.#events.send("TaskCheckpointed", { containerId: id, checkpoint: request.path });
     return {};
   }
 
@@ -283,7 +343,7 @@ export class TaskService {
 
   async shutdown(request: Target): Promise<Record<string, never>> {
     // What is being made is there in a moment, or has failed.
-    await Promise.all(this.#creating.values());
+    await this.settled();
     // The end of the container a shim was made for ends the whole group.
     if (request.id === this.#shimId)
       for (const container of this.#containers.values()) await this.#endContainer(container);
@@ -299,6 +359,7 @@ export class TaskService {
     };
     await init.killAll().catch(failed("kill"));
     await init.runtime.delete(id, true).catch(failed("delete"));
+    container.forget();
     this.#containers.delete(id);
     this.#links?.remove(id);
   }
@@ -323,15 +384,20 @@ export class TaskService {
   }
 
   async #untilInitEnds(container: Container): Promise<void> {
-    const { pid } = container.init;
-    const { code, exitedAt } = await this.#shim.exits.watch(pid);
-    const end = { pid, status: code, exitedAt };
-    if (await container.initEnded(end)) this.#sendExit(container.id, container.id, end);
+    const end = await container.init.untilExit();
+    if (await container.initEnded(end)) this.#sendExit(container, "", end);
   }
 
-  #sendExit(containerId: string, id: string, end: ProcessEnd): void {
+  #sendExit(container: Container, exec: string, end: ProcessEnd): void {
     const { pid, status: exitStatus, exitedAt } = end;
-    this.#events.send("TaskExit", { containerId, id, pid, exitStatus, exitedAt: timestamp(exitedAt) });
+    const containerId = container.id;
+    const id = exec === "" ? containerId : exec;
+    if (end.source === "unknown") {
+      this.#shim.log.warn("exit status unknown", { container: containerId, id, pid, reason: end.reason ?? "" });
+    }
+    this.#events.send("TaskExit", { containerId, id, pid, exitStatus, exitedAt: timestamp(exitedAt) }, () =>
+      container.journal.write({ what: "told", exec, pid }),
+    );
   }
 }
 

@@ -209,6 +209,8 @@ export function pluginDefaults(): TomlTable {
       slow_chown: false,
       mount_options: [],
     },
+    // Ours: how much of the log of events is kept, and 0 events for none.
+    "stevedore.events.v1.log": { max_events: 50_000, max_age: "168h0m0s", max_bytes: 67_108_864 },
     "io.containerd.tracing.processor.v1.otlp": {},
     "io.containerd.transfer.v1.local": {
       max_concurrent_downloads: 3,
@@ -228,6 +230,8 @@ export const OPEN_PATHS: readonly string[] = [
   "proxy_plugins.**",
   // Ours: what became of runtime v1's shim_debug.
   "plugins.io.containerd.shim.v1.manager.debug",
+  // Ours: docs/decisions/0111-adoption.md.
+  "plugins.io.containerd.shim.v1.manager.stevedore.**",
   "plugins.io.containerd.cri.v1.images.pinned_images.**",
   "plugins.io.containerd.cri.v1.images.registry.**",
   "plugins.io.containerd.cri.v1.images.runtime_platforms.**",

@@ -90,6 +90,13 @@ export class SharedShims {
     slot.idle.unref();
   }
 
+  /** A shim that is known to have died gets no more containers, though its connection may not have ended here yet. */
+  forget(address: string): void {
+    for (const slots of this.#slots.values()) {
+      for (const { record, connection } of slots) if (record.address === address) connection.close();
+    }
+  }
+
   /** Whether a shim is one of ours, so that nobody else may end it. */
   has(address: string): boolean {
     return [...this.#slots.values()].some((slots) => slots.some((slot) => slot.record.address === address));

@@ -1,7 +1,7 @@
 import { decodeText, encodeText } from "@stevedore/base/bytes";
 import { classified, messageOf } from "@stevedore/base/errors";
 import { isJsonObject, parseJson } from "@stevedore/oci/json-lossless";
-import { signalName } from "@stevedore/os/signals";
+import { SIGKILL, signalName } from "@stevedore/os/signals";
 import type { OutputTarget, StdinSource } from "@stevedore/os/spawn";
 import { traceStep } from "../trace.ts";
 import { lastLoggedError, logSize, RuntimeError } from "./errors.ts";
@@ -77,6 +77,8 @@ interface RunOptions {
   readonly stdio?: RuntimeStdio;
   readonly input?: Uint8Array;
   readonly extraFds?: readonly number[];
+  /** Kills the runtime. */
+  readonly signal?: AbortSignal;
 }
 
 /** The global arguments of every call. */
@@ -125,7 +127,7 @@ export function restoreArguments(id: string, call: RestoreCall): string[] {
 
 /**
  * Calls the OCI runtime's command line. Failures are {@link RuntimeError} with what the runtime logged during the call;
- * a runtime that is not there is not-found. No call is cancelled half-way: a runtime that is killed leaves state behind.
+ * a runtime that is not there is not-found. No call but a removal is cancelled half-way: a runtime that is killed leaves state behind.
  */
 export class RuntimeClient {
   readonly settings: RuntimeSettings;
@@ -154,9 +156,9 @@ export class RuntimeClient {
     await this.#run(["kill", ...(all ? ["--all"] : []), id, String(signal)]);
   }
 
-  /** Removes the container's state; with `force` it is killed first. */
-  async delete(id: string, force: boolean): Promise<void> {
-    await this.#run(["delete", ...(force ? ["--force"] : []), id]);
+  /** Removes the container's state; with `force` it is killed first. A signal kills the runtime. */
+  async delete(id: string, force: boolean, signal?: AbortSignal): Promise<void> {
+    await this.#run(["delete", ...(force ? ["--force"] : []), id], signal === undefined ? {} : { signal });
   }
 
   async pause(id: string): Promise<void> {
@@ -170,6 +172,16 @@ export class RuntimeClient {
   /** @param resources OCI LinuxResources as JSON, passed on byte for byte. */
   async update(id: string, resources: Uint8Array): Promise<void> {
     await this.#run(["update", "--resources=-", id], { input: resources });
+  }
+
+  /** What the runtime has of a container: its status ("created", "running", "paused", "stopped") and its bundle. */
+  async state(id: string): Promise<{ readonly status: string; readonly bundle: string }> {
+    const parsed = parseJson(await this.#run(["state", id]));
+    const { status, bundle } = isJsonObject(parsed) ? parsed : {};
+    if (typeof status !== "string" || typeof bundle !== "string") {
+      throw classified("unknown", `read state of ${id}: found no status or no bundle`);
+    }
+    return { status, bundle };
   }
 
   /** Pids of the container's processes, as the host sees them. */
@@ -209,11 +221,14 @@ export class RuntimeClient {
     const { spawnChild } = await import("@stevedore/os/spawn");
     const { settings } = this;
     const from = logSize(settings.log);
-    const { stdio, input, extraFds = [] } = options;
+    const { stdio, input, extraFds = [], signal } = options;
+    const cut = signal === undefined ? {} : { signal };
     // With stdio of its own the runtime's output is not ours to read: the container holds it after the runtime's end.
     const child = spawnChild([command, ...globalArguments(settings), ...args], {
       env: settings.env,
       extraFds,
+      ...cut,
+      killSignal: SIGKILL,
       searchPath: settings.env["PATH"] ?? DEFAULT_PATH,
       ...(stdio ?? {
         stdin: input === undefined ? "null" : { bytes: input },
@@ -222,7 +237,7 @@ export class RuntimeClient {
       }),
     });
     try {
-      const output = child.stdout === undefined ? "" : await collect(readChunks(child.stdout.release()));
+      const output = child.stdout === undefined ? "" : await collect(readChunks(child.stdout.release(), cut));
       const status = await child.exited;
       if (status.code === 0) return output;
       throw await this.#failure(command, { ...status, output, from });
