@@ -167,6 +167,7 @@ export class ShimTaskManager implements TaskManager {
       grpcAddress: options.grpcAddress,
       env: options.env,
       log: options.log,
+      replaced: () => this.#shared.retire(),
     });
     const { socket } = this.#keeper;
     this.#options = {
@@ -1042,6 +1043,7 @@ export class ShimTaskManager implements TaskManager {
   }
 
   async #orKillStuck<T>(work: Promise<T>, entry: TaskEntry, connection: ShimConnection): Promise<T> {
+    work.catch(() => undefined); // it may fail before anybody waits for it here
     if (!(await this.#isOurs(entry.binary.path))) return work;
     const { orKillStuck } = await import("./stuck-shim.ts");
     return orKillStuck(work, { id: entry.id, connection, log: this.#log });
