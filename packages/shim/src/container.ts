@@ -2,7 +2,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { classified, messageOf } from "@stevedore/base/errors";
 import { type Cgroup, OomWatch, processCgroup } from "@stevedore/os/cgroup";
-import { MNT, type MountStep, mountAll, unmountRecursive } from "@stevedore/os/mount";
+import { MNT, type MountStep, mountAllMapped, unmountRecursive } from "@stevedore/os/mount";
 import { BUNDLE, readSpecFacts, type SpecFacts, writeOptions } from "./bundle.ts";
 import { ExecProcess } from "./exec-process.ts";
 import { InitProcess } from "./init-process.ts";
@@ -10,6 +10,7 @@ import { Journal, type JournalOptions } from "./journal.ts";
 import type { RuncOptions } from "./options.ts";
 import type { ContainerProcess, ProcessEnd, ShimContext } from "./process.ts";
 import type { StdioNames } from "./stdio/target.ts";
+import { traceStep } from "./trace.ts";
 
 export interface ContainerRequest {
   readonly id: string;
@@ -79,7 +80,8 @@ export class Container {
     deposits.keepJournal(journal.fd);
     if (rootfs !== "") {
       try {
-        mountAll(request.rootfs, rootfs);
+        const attributes = { "mount.target": rootfs, "mount.count": request.rootfs.length };
+        await traceStep("mount.all", attributes, async () => mountAllMapped(request.rootfs, rootfs));
       } catch (error) {
         throw classified("unknown", `failed to mount rootfs component: ${messageOf(error)}`, { cause: error });
       }

@@ -6,6 +6,7 @@ import { OwnedFd } from "@stevedore/os/fd";
 import { openPidfd } from "@stevedore/os/pidfd";
 import { SIGKILL } from "@stevedore/os/signals";
 import { BUNDLE, readPidFile, writeExitRecord } from "./bundle.ts";
+import { withCriuReason } from "./criu-log.ts";
 import type { ProcessDeposits } from "./deposits.ts";
 import { nameOf } from "./exits.ts";
 import type { Journal } from "./journal.ts";
@@ -383,11 +384,15 @@ export class InitProcess implements ContainerProcess {
   }
 
   async #restore(restore: Omit<RestoreCall, "consoleSocket" | "stdio">): Promise<void> {
-    await this.#shim.exits.expectingChild(() =>
-      this.#withStreams("OCI runtime restore failed", (streams) =>
-        this.runtime.restore(this.id, { ...restore, ...streams }),
-      ),
-    );
+    try {
+      await this.#shim.exits.expectingChild(() =>
+        this.#withStreams("OCI runtime restore failed", (streams) =>
+          this.runtime.restore(this.id, { ...restore, ...streams }),
+        ),
+      );
+    } catch (error) {
+      throw await withCriuReason(error, join(restore.workPath, "restore.log"));
+    }
   }
 
   /** Opens the streams, calls the runtime with them, takes the terminal, begins copying and reads the pid. */
@@ -437,7 +442,8 @@ export class InitProcess implements ContainerProcess {
         this.#shim.log.error("failed to copy dump.log to criu-dump.log", { error: messageOf(cause) }),
       );
       const [firstLine = ""] = messageOf(error).split("\n");
-      throw classified("unknown", `${firstLine} path= ${dump}`, { cause: error });
+      // The log goes with the container, so what it says of the cause is told now.
+      throw await withCriuReason(classified("unknown", `${firstLine} path= ${dump}`, { cause: error }), dump);
     } finally {
       if (ownWork) await rm(workPath, { recursive: true, force: true });
     }

@@ -23,9 +23,11 @@ import { ShimExits } from "./exits.ts";
 import type { ShimFlags } from "./flags.ts";
 import { lazyMethods } from "./lazy-service.ts";
 import { shimLogger } from "./log.ts";
+import { SANDBOX_METHODS, SandboxService } from "./sandbox-service.ts";
 import { SocketLinks } from "./socket-links.ts";
 import { READY, READY_FD, SHARED_VARIABLE } from "./start.ts";
 import { TaskService } from "./task-service.ts";
+import { startTracing } from "./trace.ts";
 
 /** Methods of the task service, v2 and v3 alike. */
 const TASK_METHODS = [
@@ -90,9 +92,11 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
     // The end of one container is not the end of a shared shim.
     shimId: shared ? undefined : id,
     shutdown: () => stopped.resolve(),
+    assertOpen: () => sandbox?.assertOpen(),
     ...(links === undefined ? {} : { links }),
   });
   const service = tasks;
+  const sandbox = new SandboxService({ tasks: service, log, shutdown: () => stopped.resolve() });
   const server = new Server({
     authorize: sameUser({ uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }),
     log,
@@ -114,6 +118,14 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
     }),
   );
   server.register(
+    "containerd.runtime.sandbox.v1.Sandbox",
+    lazyMethods({
+      methods: SANDBOX_METHODS,
+      load: async () => (await import("@stevedore/wire/gen/light/containerd/runtime/sandbox/v1/sandbox_pb")).Sandbox,
+      implementation: sandbox,
+    }),
+  );
+  server.register(
     "stevedore.shim.v1.Adoption",
     lazyMethods({
       methods: ["Adopt"],
@@ -121,6 +133,7 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
       implementation: { adopt: (request: { readonly id: string; readonly bundle: string }) => service.adopt(request) },
     }),
   );
+  await using _tracing = await startTracing(env, log);
   let met = false;
   const listener = await listen(flags.socket, (carrier) => {
     met = true;
@@ -141,7 +154,7 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
   }
   log.debug("serving", { socket: flags.socket, pid: process.pid });
   using _watch = endWhenAlone(server, {
-    tasks: service,
+    isEmpty: () => service.isEmpty && sandbox.isEmpty,
     isHasty: () => shared && (met || daemon === undefined || !isAlive(daemon)),
     end: () => stopped.resolve(),
   });
@@ -206,14 +219,14 @@ const ALONE_CHECKS = 2;
  */
 const ALONE_CHECKS_PATIENT = 30;
 
-/** Ends a shim that has neither containers nor a daemon: nobody else would. */
+/** Ends a shim that has neither containers, nor a sandbox, nor a daemon: nobody else would. */
 function endWhenAlone(
   server: Server,
-  watched: { readonly tasks: TaskService; readonly isHasty: () => boolean; readonly end: () => void },
+  watched: { readonly isEmpty: () => boolean; readonly isHasty: () => boolean; readonly end: () => void },
 ): Disposable {
   let alone = 0;
   const timer = setInterval(() => {
-    alone = server.connections === 0 && watched.tasks.isEmpty ? alone + 1 : 0;
+    alone = server.connections === 0 && watched.isEmpty() ? alone + 1 : 0;
     if (alone >= (watched.isHasty() ? ALONE_CHECKS : ALONE_CHECKS_PATIENT)) watched.end();
   }, ALONE_CHECK_MS);
   return { [Symbol.dispose]: () => clearInterval(timer) };

@@ -12,6 +12,8 @@ import {
   messageOf,
   type RequestContext,
   requireNamespace,
+  type Span,
+  traced,
   withContext,
 } from "@stevedore/base";
 import { anyToProto } from "@stevedore/convert/any";
@@ -22,17 +24,20 @@ import type {
   AnyValue,
   Container,
   ContainerStore,
-  CreateTask,
   EventExchange,
   ExecTask,
   ExitRecord,
+  KnownTask,
+  LocalCreateTask,
+  LocalTaskManager,
   ProcessRef,
   ProcessState,
+  SandboxStore,
   TaskIO,
-  TaskManager,
   TaskMetric,
 } from "@stevedore/core";
 import { matcher } from "@stevedore/core/filters";
+import { goQuote } from "@stevedore/core/go-quote";
 import { validateIdentifier } from "@stevedore/core/identifiers";
 import { KeyedLock } from "@stevedore/core/keyed-lock";
 import { KEEPER_VARIABLE } from "@stevedore/keeper/protocol";
@@ -53,13 +58,15 @@ import {
   bundleOf,
   createBundle,
   deleteBundle,
-  isCode,
   readBootstrap,
   readText,
   writeBootstrap,
 } from "./bundle.ts";
+import { folders } from "./folders.ts";
 import { KeeperLink } from "./keeper-link.ts";
 import { type RuntimeSearch, resolveRuntime } from "./runtime-path.ts";
+import { apiRecord } from "./sandbox-address.ts";
+import type { SandboxHosts } from "./sandbox-shims.ts";
 import { type SharedShim, SharedShims } from "./shared-shims.ts";
 import { type DeadExit, ShimBinary, type ShimCallSettings } from "./shim-binary.ts";
 import { isConnectionGone, ShimConnection, type TaskCall } from "./shim-client.ts";
@@ -91,6 +98,8 @@ export const DEFAULT_TIMEOUTS: ShimTimeouts = {
 
 export interface ShimManagerOptions extends BundleFolders, ShimCallSettings, RuntimeSearch {
   readonly containers: Pick<ContainerStore, "get">;
+  /** Without it no container is in a sandbox. */
+  readonly sandboxes?: { readonly store: Pick<SandboxStore, "get">; readonly hosts: SandboxHosts };
   readonly events: Pick<EventExchange, "publish" | "subscribe">;
   readonly timeouts?: ShimTimeouts;
   /** Where shims' own logs go; default the daemon's stderr, as in the peer. */
@@ -132,6 +141,15 @@ const ABANDONED_CREATE_MS = 30_000;
 /** How long a delete waits for its shim to have told everybody, so that what a client deletes next is told of later. */
 const DELETE_EVENT_MS = 500;
 
+/** From this version of the task API on a shim can be a sandbox, as the peer has it. */
+const SANDBOX_VERSION = 3;
+
+/** How to reach the shim of a sandbox, and the program that it is. */
+interface SandboxHost {
+  readonly record: BootstrapRecord;
+  readonly binaryPath: string;
+}
+
 /** The status of an exit that nobody saw. */
 const UNKNOWN_STATUS = 255;
 
@@ -142,7 +160,7 @@ const UNIX = "unix://";
  *
  * Call {@link ShimTaskManager.load} once before any other call.
  */
-export class ShimTaskManager implements TaskManager {
+export class ShimTaskManager implements LocalTaskManager {
   readonly #options: ShimManagerOptions;
   readonly #timeouts: ShimTimeouts;
   readonly #log: Logger;
@@ -214,14 +232,16 @@ export class ShimTaskManager implements TaskManager {
     await this.#following;
   }
 
-  async create(context: RequestContext, task: CreateTask): Promise<{ readonly pid: number }> {
+  async create(context: RequestContext, task: LocalCreateTask): Promise<{ readonly pid: number }> {
     const namespace = requireNamespace(context);
     const { containerId: id } = task;
     const container = await this.#options.containers.get(context, id);
     const exists = (): Error => classified("already-exists", `task ${id}: already exists`);
     await this.#find(context, id);
     const key = `${namespace}/${id}`;
-    if (this.#table.get(namespace, id) !== undefined || this.#creating.has(key)) throw exists();
+    // The socket of its shim would be the sandbox's.
+    const sandbox = await this.#options.sandboxes?.hosts.has(context, id);
+    if (sandbox === true || this.#table.get(namespace, id) !== undefined || this.#creating.has(key)) throw exists();
     this.#creating.add(key);
     const work = this.#create(context, { task, container, namespace }).finally(() => this.#creating.delete(key));
     return untilAborted(this.#tracked(work), context.signal);
@@ -262,12 +282,22 @@ export class ShimTaskManager implements TaskManager {
     }
     const lock = await this.#locks.acquire(`${namespace}/${containerId}`, context.signal);
     // It goes on when the caller has given up: half of a delete is a task that nobody sees and nobody ends.
-    return untilAborted(this.#tracked(this.#deleteHolding(lock, namespace, containerId)), context.signal);
+    return untilAborted(
+      this.#tracked(this.#deleteHolding(lock, { namespace, containerId, ...spanOf(context) })),
+      context.signal,
+    );
   }
 
-  async #deleteHolding(lock: Disposable, namespace: string, containerId: string): Promise<ExitRecord> {
+  async #deleteHolding(
+    lock: Disposable,
+    {
+      namespace,
+      containerId,
+      span,
+    }: { readonly namespace: string; readonly containerId: string; readonly span?: Span },
+  ): Promise<ExitRecord> {
     using _lock = lock;
-    const context = backgroundContext({ namespace });
+    const context = backgroundContext({ namespace, ...(span === undefined ? {} : { span }) });
     const { id } = await this.#options.containers.get(context, containerId);
     const entry = await this.#task(context, id);
     try {
@@ -413,6 +443,16 @@ export class ShimTaskManager implements TaskManager {
     );
   }
 
+  known(): readonly KnownTask[] {
+    return this.#table.list().map(({ id, bundle, last, binary, shim }) => ({
+      namespace: bundle.namespace,
+      id,
+      pid: last.pid,
+      status: shim.kind === "gone" ? "stopped" : last.status,
+      shim: binary.path,
+    }));
+  }
+
   async metrics(context: RequestContext, filters: readonly string[]): Promise<readonly TaskMetric[]> {
     const namespace = requireNamespace(context);
     await this.#scanned;
@@ -466,7 +506,7 @@ export class ShimTaskManager implements TaskManager {
 
   async #create(
     context: RequestContext,
-    request: { readonly task: CreateTask; readonly container: Container; readonly namespace: string },
+    request: { readonly task: LocalCreateTask; readonly container: Container; readonly namespace: string },
   ): Promise<{ readonly pid: number }> {
     const { task, container, namespace } = request;
     const { containerId: id } = task;
@@ -479,7 +519,7 @@ export class ShimTaskManager implements TaskManager {
     );
     let entry: TaskEntry;
     try {
-      entry = await this.#startShim(context, bundle, request);
+      entry = await traced(context, { name: "shim.start" }, async (inner) => this.#startShim(inner, bundle, request));
     } catch (error) {
       throw withContext("failed to start shim", error);
     }
@@ -499,7 +539,7 @@ export class ShimTaskManager implements TaskManager {
           },
           callOptions,
         ),
-      {},
+      spanOf(context),
     );
     let pid: number;
     try {
@@ -518,10 +558,11 @@ export class ShimTaskManager implements TaskManager {
   async #startShim(
     context: RequestContext,
     bundle: Bundle,
-    request: { readonly task: CreateTask; readonly container: Container },
+    request: { readonly task: LocalCreateTask; readonly container: Container },
   ): Promise<TaskEntry> {
     const { task, container } = request;
-    if (container.sandbox !== "") return this.#joinSandbox(context, bundle, request);
+    const host = container.sandbox === "" ? undefined : await this.#sandboxHost(context, request);
+    if (host !== undefined) return this.#joinSandbox(context, { bundle, host, request });
     const runtime = task.runtimePath === "" ? container.runtime.name : task.runtimePath;
     const path = await this.#runtimePath(runtime);
     const binary = new ShimBinary(path, bundle, this.#options);
@@ -588,7 +629,7 @@ export class ShimTaskManager implements TaskManager {
     made: {
       readonly bundle: Bundle;
       readonly binary: ShimBinary;
-      readonly request: { readonly task: CreateTask; readonly container: Container };
+      readonly request: { readonly task: LocalCreateTask; readonly container: Container };
     },
   ): Promise<TaskEntry> {
     const { bundle, binary, request } = made;
@@ -658,7 +699,7 @@ export class ShimTaskManager implements TaskManager {
       task,
       container,
       runtime,
-    }: { readonly task: CreateTask; readonly container: Container; readonly runtime: string },
+    }: { readonly task: LocalCreateTask; readonly container: Container; readonly runtime: string },
   ): Promise<boolean> {
     if (this.#options.env["SCHED_CORE"] !== undefined || !(await this.#isOurs(path))) return false;
     if (container.labels[ISOLATED] === "true" || this.#options.isolated?.(runtime) === true) return false;
@@ -681,22 +722,96 @@ export class ShimTaskManager implements TaskManager {
     return shim !== undefined && shim === self;
   }
 
+  /** Whether there is a task of that id, or one is being made. */
+  async has(context: RequestContext, id: string): Promise<boolean> {
+    const entry = await this.#find(context, id);
+    return entry !== undefined || this.#creating.has(`${requireNamespace(context)}/${id}`);
+  }
+
+  /**
+   * Ends and deletes the tasks in the shim at an address, as their clients would: exits are told before deletes. What
+   * fails is left to the end of the shim.
+   */
+  async endTasksAt(namespace: string, address: string): Promise<void> {
+    await this.#scanned;
+    const entries = this.#table.list(namespace).filter((entry) => entry.address === address);
+    const ended = entries.map(async ({ id }) => {
+      const context = backgroundContext({ namespace, signal: AbortSignal.timeout(this.#timeouts.cleanup) });
+      const init = { containerId: id, execId: "" };
+      try {
+        await this.kill(context, init, { number: SIGKILL, all: true }).catch((error: unknown) => {
+          if (!isErrorClass(error, "not-found")) throw error; // it has ended already
+        });
+        await this.wait(context, init);
+        await this.delete(context, init);
+      } catch (error) {
+        this.#log.warn("failed to delete a task of a sandbox", { id, namespace, error: messageOf(error) });
+      }
+    });
+    await Promise.all(ended);
+  }
+
+  /**
+   * The shim of a container's sandbox. Undefined when the container gets a shim by its runtime's own rule: its sandbox has
+   * no record (one of containerd 1.x), or its shim is too old to be a sandbox.
+   *
+   * @throws not-found when the sandbox does not run
+   */
+  async #sandboxHost(
+    context: RequestContext,
+    { task, container }: { readonly task: LocalCreateTask; readonly container: Container },
+  ): Promise<SandboxHost | undefined> {
+    const { sandbox, id } = container;
+    const { sandboxes } = this.#options;
+    try {
+      if (sandboxes === undefined) return undefined;
+      await sandboxes.store.get(context, sandbox);
+    } catch (error) {
+      if (!isErrorClass(error, "not-found")) throw error;
+      this.#log.warn(`sandbox (id=${sandbox}) not found, maybe created from v1.x`, { id });
+      return undefined;
+    }
+    const host =
+      task.taskApi === undefined
+        ? ((await sandboxes.hosts.find(context, sandbox)) ?? (await this.#taskHost(context, sandbox)))
+        : { record: apiRecord(task.taskApi), binaryPath: await this.#runtimePath(container.runtime.name) };
+    if (host === undefined) {
+      throw classified("not-found", `can't find shim for sandbox ${sandbox}: not found`);
+    }
+    return host.record.version < SANDBOX_VERSION ? undefined : host;
+  }
+
+  /** A sandbox that is itself a task: CRI's, which has a container for nothing else. */
+  async #taskHost(context: RequestContext, id: string): Promise<SandboxHost | undefined> {
+    const entry = await this.#find(context, id);
+    if (entry === undefined) return undefined;
+    const { record } = await this.#connection(entry, context.signal);
+    return { record, binaryPath: entry.binary.path };
+  }
+
   /** A task of a sandbox lives in the sandbox's shim. */
   async #joinSandbox(
     context: RequestContext,
-    bundle: Bundle,
-    { task, container }: { readonly task: CreateTask; readonly container: Container },
+    made: {
+      readonly bundle: Bundle;
+      readonly host: SandboxHost;
+      readonly request: { readonly task: LocalCreateTask; readonly container: Container };
+    },
   ): Promise<TaskEntry> {
-    const { sandbox } = container;
-    const host = await this.#find(context, sandbox);
-    if (host === undefined) throw classified("not-found", `can't find sandbox ${sandbox}: not found`);
-    const { record } = await this.#connection(host, context.signal);
+    const { bundle, host, request } = made;
+    const { sandbox } = request.container;
     await writeFile(join(bundle.path, BUNDLE_FILE.sandbox), sandbox, { mode: 0o600 });
-    await writeBootstrap(bundle, record);
-    const connection = await ShimConnection.open(record, bundle.namespace, context.signal);
+    await writeFile(join(bundle.path, BUNDLE_FILE.shimBinary), host.binaryPath, { mode: 0o600 });
+    await writeBootstrap(bundle, host.record);
+    let connection: ShimConnection;
+    try {
+      connection = await ShimConnection.open(host.record, bundle.namespace, context.signal);
+    } catch (error) {
+      throw withContext(`failed to load sandbox task ${goQuote(sandbox)}`, error);
+    }
     const shim = { kind: "connected", connection } as const;
-    const binary = new ShimBinary(host.binary.path, bundle, this.#options);
-    return new TaskEntry(bundle, { binary, shim, io: task.io, sandboxed: true });
+    const binary = new ShimBinary(host.binaryPath, bundle, this.#options);
+    return new TaskEntry(bundle, { binary, shim, io: request.task.io, sandboxed: true });
   }
 
   /** Ends a shim whose create failed, with a deadline of its own: the caller's may be what ended the create. */
@@ -743,6 +858,7 @@ export class ShimTaskManager implements TaskManager {
       try {
         const deleting = connection.call((task, options) => task.delete({ id: entry.id }, options), {
           signal: context.signal,
+          ...spanOf(context),
         });
         record = exitRecord(entry.id, await this.#orKillStuck(deleting, entry, connection));
       } catch (error) {
@@ -1018,7 +1134,7 @@ export class ShimTaskManager implements TaskManager {
     } = {},
   ): Promise<Awaited<R> | D> {
     const { timeoutMs, done, insist = false } = how;
-    const limits = { signal: context.signal, ...(timeoutMs === undefined ? {} : { timeoutMs }) };
+    const limits = { signal: context.signal, ...(timeoutMs === undefined ? {} : { timeoutMs }), ...spanOf(context) };
     for (let again = false; ; again = true) {
       const connection = await this.#connection(entry, context.signal, timeoutMs);
       try {
@@ -1273,6 +1389,11 @@ function answers(address: string): boolean {
   return isListening(address.startsWith(UNIX) ? address.slice(UNIX.length) : `@${address}`);
 }
 
+/** What a call to a shim is to carry on of the caller's trace. */
+function spanOf({ span }: RequestContext): { readonly span?: Span } {
+  return span === undefined ? {} : { span };
+}
+
 function settled(entry: TaskEntry): Promise<void> {
   return entry.shim.kind === "loading" ? entry.shim.settled : Promise.resolve();
 }
@@ -1297,17 +1418,6 @@ async function hasProcesses(connection: ShimConnection, id: string, limit: CallO
     return processes.length > 0;
   } catch (error) {
     return !isErrorClass(error, "not-found");
-  }
-}
-
-/** Names of the folders in a folder; hidden ones, which are on their way out, only when they are asked for. */
-async function folders(path: string, { hidden = false }: { readonly hidden?: boolean } = {}): Promise<string[]> {
-  try {
-    const entries = await readdir(path, { withFileTypes: true });
-    return entries.filter((one) => one.isDirectory() && one.name.startsWith(".") === hidden).map(({ name }) => name);
-  } catch (error) {
-    if (isCode(error, "ENOENT")) return [];
-    throw error;
   }
 }
 
