@@ -191,6 +191,7 @@ row("F31", "a terminal goes on after its shim was killed: output, input and size
   const line = ctr.map((word) => `'${word}'`).join(" ");
   const client = start(["script", "-qec", `stty cols 91 rows 17; ${line}`, "/dev/null"]);
   await eventually("the terminal", () => (client.stdout().includes("ready") ? true : undefined));
+  await Bun.sleep(700); // until its size has been set
   await replaceShims(t);
   client.write("hello\n");
   await eventually("the answer", () => (client.stdout().includes("got-hello") ? true : undefined));
@@ -238,15 +239,20 @@ row("F30", "a delete succeeds though the runtime fails it: what is left is writt
   await exec([runc, "--root", join("/run/containerd/runc", t.namespace), "delete", "--force", id]);
 });
 
-row("F30", "a stopped shim does not keep its task from being deleted", { ...OURS_ALONE, timeoutMs: 90_000 }, async (t) => {
-  const id = t.id("c");
-  await t.must("run", "-d", await t.image(), id, "sleep", "1000");
-  for (const pid of await serving(t)) process.kill(pid, "SIGSTOP");
-  const removed = await t.ctrWith({ timeoutMs: 60_000 }, "tasks", "rm", "--force", id);
-  expect(removed.code).toBe(0);
-  await t.must("containers", "rm", id);
-  expect(await t.daemon.log).toContain("killing a shim that does not answer");
-});
+row(
+  "F30",
+  "a stopped shim does not keep its task from being deleted",
+  { ...OURS_ALONE, timeoutMs: 90_000 },
+  async (t) => {
+    const id = t.id("c");
+    await t.must("run", "-d", await t.image(), id, "sleep", "1000");
+    for (const pid of await serving(t)) process.kill(pid, "SIGSTOP");
+    const removed = await t.ctrWith({ timeoutMs: 60_000 }, "tasks", "rm", "--force", id);
+    expect(removed.code).toBe(0);
+    await t.must("containers", "rm", id);
+    expect(await t.daemon.log).toContain("killing a shim that does not answer");
+  },
+);
 
 /** Who is struck at each phase in the normal run; the crash lane strikes everybody everywhere. */
 const STRUCK: Readonly<Record<(typeof PHASES)[number], Victim>> = {

@@ -57,9 +57,9 @@ export class SharedShims {
     signal: AbortSignal,
   ): Promise<SharedShim> {
     for (;;) {
-      const found = this.#slots.get(key)?.find(
-        ({ users, retired, connection }) => users < MAX_CONTAINERS && !retired && !connection.isClosed,
-      );
+      const found = this.#slots
+        .get(key)
+        ?.find(({ users, retired, connection }) => users < MAX_CONTAINERS && !retired && !connection.isClosed);
       if (found !== undefined) {
         found.users++;
         clearTimeout(found.idle);
