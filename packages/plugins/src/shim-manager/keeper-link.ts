@@ -1,4 +1,4 @@
-import { concatBytes, decodeText, encodeText, type Logger, messageOf } from "@stevedore/base";
+import { concatBytes, decodeText, encodeText, isErrorClass, type Logger, messageOf } from "@stevedore/base";
 import { KeeperClient } from "@stevedore/keeper/client";
 import { memoryFile, OwnedFd, openNull, pipe } from "@stevedore/os/fd";
 import { readChunks } from "@stevedore/os/io";
@@ -70,7 +70,14 @@ export class KeeperLink {
   async run(argv: readonly string[], options: RunOptions): Promise<RunResult> {
     const client = await this.client();
     if (client === undefined) return runCommand(argv, options);
-    return runBy(client, argv, options);
+    try {
+      return await runBy(client, argv, options);
+    } catch (error) {
+      // It died before it could say whether it has started anything: a shim that nobody finds ends by itself.
+      if (!client.isClosed || !isErrorClass(error, "unavailable")) throw error;
+      const next = await this.client();
+      return next === undefined ? runCommand(argv, options) : runBy(next, argv, options);
+    }
   }
 
   /** Forgets a container. */
