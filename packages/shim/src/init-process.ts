@@ -341,7 +341,8 @@ export class InitProcess implements ContainerProcess {
       id: this.id,
       error: messageOf(error),
     });
-    await (await import("./removal.ts")).removeByForce(this.#removal());
+    const { removeByForce } = await import("./removal.ts");
+    await removeByForce(this.#removal());
   }
 
   #removal(): Removal {
