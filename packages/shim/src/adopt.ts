@@ -32,6 +32,7 @@ export interface AdoptedContainer {
   readonly execs: readonly AdoptedExecProcess[];
   /** How init ended; undefined while it runs, or when that is still to be found out. */
   readonly end: ProcessEnd | undefined;
+  /** Whether the end of init was told; else it has not been handled at all. */
   readonly told: boolean;
   /** It runs, and nobody was told of its start. */
   readonly startUntold: boolean;
@@ -95,9 +96,11 @@ class Adopter {
       stdinDone: state.init.stdinClosed,
     });
     const container = Container.adopt(request, init, { rootfs: state.rootfs, shim, journal });
-    const kind = end === undefined ? await this.#runtimeState(init) : "stopped";
+    // An exit that nobody was told of is still to be handled: what else runs in the container ends first.
+    const isOver = end !== undefined && state.init.told;
+    const kind = isOver ? "stopped" : await this.#runtimeState(init);
     init.adoptState({ kind });
-    if (end !== undefined) await init.setEnded(end);
+    if (isOver) await init.setEnded(end);
     const startUntold = !state.started && (kind === "running" || kind === "paused");
     if (startUntold) journal.write({ what: "started" });
     const execs: AdoptedExecProcess[] = [];

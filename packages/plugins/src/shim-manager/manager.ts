@@ -123,6 +123,10 @@ const ISOLATED = "stevedore.isolated";
 /** How long a shim may take to take a container over, milliseconds: it waits for runtimes that the dead one has called. */
 const ADOPT_MS = 30_000;
 
+/** How often a container is tried to be taken over before what is left of it is cleaned up, and the first pause in between. */
+const ADOPT_ATTEMPTS = 4;
+const ADOPT_PAUSE_MS = 250;
+
 /** Bundles looked at together when the daemon starts: enough to hide a slow shim, few enough descriptors. */
 const LOAD_PARALLEL = 16;
 
@@ -185,6 +189,7 @@ export class ShimTaskManager implements LocalTaskManager {
       grpcAddress: options.grpcAddress,
       env: options.env,
       log: options.log,
+      replaced: () => this.#shared.retire(),
     });
     const { socket } = this.#keeper;
     this.#options = {
@@ -971,7 +976,7 @@ export class ShimTaskManager implements LocalTaskManager {
     const { promise, resolve } = Promise.withResolvers<void>();
     entry.shim = { kind: "adopting", settled: promise };
     try {
-      const connection = await this.#adoptInto(entry);
+      const connection = await this.#adoptPersistently(entry);
       if (connection === undefined) {
         entry.shim = before;
         return false;
@@ -986,6 +991,23 @@ export class ShimTaskManager implements LocalTaskManager {
       return false;
     } finally {
       resolve();
+    }
+  }
+
+  /** A container is at stake: what fails once (a new shim that dies too, a keeper that is just being replaced) is tried again. */
+  async #adoptPersistently(entry: TaskEntry): Promise<ShimConnection | undefined> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const connection = await this.#adoptInto(entry);
+        return connection;
+      } catch (error) {
+        if (attempt === ADOPT_ATTEMPTS || this.#stop.signal.aborted) throw error;
+        this.#log.warn("taking over the container of a dead shim failed, trying again", {
+          id: entry.id,
+          error: messageOf(error),
+        });
+        await Bun.sleep(attempt * ADOPT_PAUSE_MS);
+      }
     }
   }
 
@@ -1199,6 +1221,7 @@ export class ShimTaskManager implements LocalTaskManager {
   }
 
   async #orKillStuck<T>(work: Promise<T>, entry: TaskEntry, connection: ShimConnection): Promise<T> {
+    work.catch(() => undefined); // it may fail before anybody waits for it here
     if (!(await this.#isOurs(entry.binary.path))) return work;
     const { orKillStuck } = await import("./stuck-shim.ts");
     return orKillStuck(work, { id: entry.id, connection, log: this.#log });
