@@ -64,6 +64,9 @@ export interface SpecChanges {
   readonly process?: Readonly<Record<string, unknown>>;
   readonly namespaces?: readonly string[];
   readonly annotations?: Readonly<Record<string, string>>;
+  readonly hooks?: Readonly<Record<string, unknown>>;
+  /** The runtime's binary; default runc. */
+  readonly binaryName?: string;
 }
 
 /** A folder with a root file system, a socket for events, and the shims started in it. Close it to remove everything. */
@@ -169,7 +172,10 @@ export class ShimBench implements AsyncDisposable {
       ...io,
       options: {
         typeUrl: OptionsSchema.typeName,
-        value: toBinary(OptionsSchema, create(OptionsSchema, { root: join(this.dir, "runc") })),
+        value: toBinary(
+          OptionsSchema,
+          create(OptionsSchema, { root: join(this.dir, "runc"), binaryName: spec.binaryName ?? "" }),
+        ),
       },
     });
     return { ...container, pid };
@@ -209,6 +215,7 @@ function specOf(changes: SpecChanges): unknown {
       { destination: "/dev/pts", type: "devpts", source: "devpts", options: ["newinstance", "ptmxmode=0666"] },
     ],
     annotations: changes.annotations ?? {},
+    ...(changes.hooks === undefined ? {} : { hooks: changes.hooks }),
     linux: { namespaces: namespaces.map((type) => ({ type })) },
   };
 }

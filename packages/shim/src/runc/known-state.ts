@@ -45,10 +45,7 @@ export async function knownState(settings: RuntimeSettings, id: string, pid: num
   try {
     if (settings.systemdCgroup) return undefined;
     const folder = join(settings.root, id);
-    const [known, text] = await Promise.all([
-      isRuncs(settings, pid),
-      readFile(join(folder, "state.json"), "utf8"),
-    ]);
+    const [known, text] = await Promise.all([isRuncs(settings, pid), readFile(join(folder, "state.json"), "utf8")]);
     const state = parseJson(text);
     return known && isJsonObject(state) ? readState(state, { folder, pid }) : undefined;
   } catch {
@@ -98,7 +95,13 @@ async function ask(path: string, env: Readonly<Record<string, string>>): Promise
 
 function readState(state: JsonObject, at: { readonly folder: string; readonly pid: number }): KnownState | undefined {
   const { config, init_process_start: startTicks } = state;
-  if (typeof startTicks !== "number" || state["init_process_pid"] !== at.pid || state["rootless"] === true || !isJsonObject(config)) return undefined;
+  if (
+    typeof startTicks !== "number" ||
+    state["init_process_pid"] !== at.pid ||
+    state["rootless"] === true ||
+    !isJsonObject(config)
+  )
+    return undefined;
   // What only the runtime knows how to take back.
   if ((state["intel_rdt_path"] ?? "") !== "" || !isEmpty(config["intelRdt"]) || !isEmpty(config["netDevices"])) {
     return undefined;

@@ -1,7 +1,8 @@
-import { readFile, rm, rmdir, unlink } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { removeFolder, unlinkEntry } from "@stevedore/os/at-calls";
 import { ERRNO } from "@stevedore/os/errno";
-import { readInto } from "@stevedore/os/fd";
+import { AT, readInto } from "@stevedore/os/fd";
 import { openFifoReaderNow } from "@stevedore/os/fifo";
 import { armForSignals, POLL, untilReady } from "@stevedore/os/io";
 import { isAlive, sendSignal } from "@stevedore/os/process";
@@ -33,7 +34,7 @@ export async function releaseInit(known: KnownState): Promise<boolean> {
   for (;;) {
     const count = readInto(fifo.fd, buffer);
     if (count > 0) {
-      await unlink(path);
+      unlinkEntry(AT.FDCWD, path);
       return true;
     }
     // No writer yet shows as the end, a writer that has not written as EAGAIN.
@@ -53,20 +54,16 @@ export async function signalInit(known: KnownState, signal: number): Promise<boo
 /** Removes what runc keeps of a container whose init has been reaped. */
 export async function removeState({ folder, cgroups, privatePids, hooks }: KnownState): Promise<boolean> {
   if (!privatePids || hooks.has("poststop")) return false;
-  const removed = await Promise.all(cgroups.map(removeGroup));
-  if (!removed.every(Boolean)) return false;
-  await rm(folder, { recursive: true, force: true });
+  // On this thread: each is some 50 µs, and a trip to another thread and back takes longer.
+  for (const path of cgroups) if (!isGone(removeFolder(AT.FDCWD, path))) return false;
+  unlinkEntry(AT.FDCWD, join(folder, "state.json"));
+  if (!isGone(removeFolder(AT.FDCWD, folder))) await rm(folder, { recursive: true, force: true });
   return true;
 }
 
-/** Whether a cgroup is gone. One with groups of its own, or one in use, is runc's to remove. */
-async function removeGroup(path: string): Promise<boolean> {
-  try {
-    await rmdir(path);
-    return true;
-  } catch (error) {
-    return error instanceof Error && "code" in error && error.code === "ENOENT";
-  }
+/** Whether a folder is gone. A cgroup with groups of its own, or one in use, is runc's to remove. */
+function isGone(result: number): boolean {
+  return result >= 0 || result === -ERRNO.ENOENT;
 }
 
 /** Whether somebody has frozen it, or nobody can tell: `runc pause` may be called past us. */
