@@ -95,7 +95,7 @@ const COMMON_FILES = {
 const FILES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   peer: { ...COMMON_FILES, address: "file 644" },
   "our-shim": { ...COMMON_FILES, address: "file 644" },
-  ours: { ...COMMON_FILES, "bootstrap.json": "file 644", s: "link" },
+  ours: { ...COMMON_FILES, "bootstrap.json": "file 644", journal: "file 600", s: "link", shared: "file 600" },
   "their-shim": { ...COMMON_FILES, address: "file 644", "bootstrap.json": "file 644" },
 };
 

@@ -38,6 +38,7 @@ const PROGRAMS: Readonly<Record<string, Entry>> = {
 /** Parts that the programs start as processes of their own; users have no business with them. */
 const PARTS: Readonly<Record<string, Entry>> = {
   "os-one-shot": async () => (await import("@stevedore/os/one-shot-main")).oneShotMain(),
+  keeper: async (argv) => (await import("@stevedore/keeper/main")).runKeeper(argv),
   "unpack-worker": async (argv) => {
     compileAsUsual();
     return (await import("@stevedore/worker")).runUnpackWorker(argv);

@@ -657,12 +657,14 @@ function servers({ version }: BuiltinOptions, metrics: MetricsRegistry): AnyPlug
       key: pluginKey<AsyncDisposable>(PluginType.server, "ttrpc"),
       requires: [Key.events],
       start: async (context) => {
-        const [{ serveTtrpc }, { shimEventsService }, { Events }] = await Promise.all([
+        const [{ serveTtrpc }, { shimEventsService }, { withoutRepeats }, { Events }] = await Promise.all([
           import("./listeners.ts"),
           import("@stevedore/services/events"),
+          import("@stevedore/plugins/shim-manager/repeated-events"),
           import("@stevedore/wire/gen/containerd/services/events/ttrpc/v1/events_pb"),
         ]);
-        const router = new Router().service(Events, shimEventsService({ events: context.get(Key.events) }));
+        const events = withoutRepeats(context.get(Key.events));
+        const router = new Router().service(Events, shimEventsService({ events }));
         return context.cleanup.use(await serveTtrpc({ router, log: context.log, ...socketAt(context) }));
       },
     }),

@@ -7,9 +7,10 @@ import { pickEnvironment } from "@stevedore/os/spawn";
 import { PluginType } from "@stevedore/plugins/ids";
 import { DEFAULT_TIMEOUTS, ShimTaskManager, type ShimTimeouts } from "@stevedore/plugins/shim-manager/index";
 import { durationMs } from "./config/duration.ts";
-import { textAt, textsAt } from "./config/read.ts";
+import { sectionAt, textAt, textsAt } from "./config/read.ts";
 import type { PluginContext } from "./graph.ts";
 import { Key } from "./keys.ts";
+import { workerCommand } from "./self.ts";
 
 export interface TaskManagerRequest {
   readonly root: string;
@@ -40,6 +41,7 @@ const SHIM_ENVIRONMENT = [
 export async function startTaskManager(request: TaskManagerRequest): Promise<TaskManager> {
   const { root, state, context } = request;
   const id = `${PluginType.runtime}.task`;
+  const own = sectionAt(context.config, "stevedore");
   const manager = new ShimTaskManager({
     root: join(root, id),
     state: join(state, id),
@@ -55,12 +57,21 @@ export async function startTaskManager(request: TaskManagerRequest): Promise<Tas
     env: shimEnvironment(textsAt(context.config, "env")),
     searchPath: process.env["PATH"] ?? "",
     self: process.execPath,
+    keeper: workerCommand("keeper"),
+    adopt: own["adopt"] !== false,
+    isolated: isolatedRuntimes(own["isolated"]),
     timeouts: timeoutsOf(request.timeouts),
     log: context.log,
   });
   manager.load();
   context.cleanup.defer(async () => manager.close());
   return manager;
+}
+
+/** `isolated` of the config: true for all runtimes, or the names of some. */
+function isolatedRuntimes(given: unknown): (runtime: string) => boolean {
+  if (Array.isArray(given)) return (runtime) => given.includes(runtime);
+  return () => given === true;
 }
 
 function shimEnvironment(extra: readonly string[]): Record<string, string> {

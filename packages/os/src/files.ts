@@ -25,6 +25,12 @@ function openPlain(path: OsPath, flags: number): number {
   return check(lib().open(nameA.set(path), flags | O.CLOEXEC, 0), "open", path);
 }
 
+/** Opens a file of ours for appending, made with `mode` when it is not there. Close-on-exec; the caller owns it. */
+export function openForAppending(path: OsPath, mode: number): number {
+  const flags = O.WRONLY | O.APPEND | O.CREAT | O.NOFOLLOW | O.CLOEXEC;
+  return check(lib().open(nameA.set(path), flags, mode), "open", path);
+}
+
 /** fsync(2): blocks until the file's data and metadata are on the device. Milliseconds; off the loop where that counts. */
 export function syncFile(fd: number): void {
   check(lib().fsync(fd), "fsync", `descriptor ${fd}`);

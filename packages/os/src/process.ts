@@ -137,6 +137,8 @@ export function decodeWaitStatus(status: number): ExitStatus {
   return signal === 0 ? { code: (status >> 8) & 0xff } : { code: 128 + signal, signal };
 }
 
+let knowsExits: boolean | undefined;
+
 const PIDFD_GET_INFO = 0xc040_ff0b; // _IOWR(0xFF, 11, struct pidfd_info) with the 64 bytes of version 0
 const PIDFD_INFO_EXIT = 8n;
 const info = new DataView(new ArrayBuffer(64));
@@ -148,13 +150,12 @@ const infoBytes = new Uint8Array(info.buffer);
  * cannot say.
  */
 export function pidfdExitStatus(pidfd: number): ExitStatus | undefined {
+  if (knowsExits === false) return undefined;
   info.setBigUint64(0, PIDFD_INFO_EXIT, true);
   if (lib().ioctl(pidfd, PIDFD_GET_INFO, infoBytes) < 0) return undefined;
   if ((info.getBigUint64(0, true) & PIDFD_INFO_EXIT) === 0n) return undefined;
   return decodeWaitStatus(info.getInt32(60, true));
 }
-
-let knowsExits: boolean | undefined;
 
 /** Whether this kernel keeps exits in pidfds (6.15). Found out by a child of ours once; takes a millisecond then. */
 export async function kernelKeepsExits(): Promise<boolean> {
@@ -297,6 +298,9 @@ export class Reaper implements Disposable {
   readonly #orphans = new Map<number, number>();
   readonly #onOrphan: ((exit: ProcessExit) => void) | undefined;
   readonly #keepOrphans: (() => boolean) | undefined;
+  /** Children whose exits were told and that are zombies until {@link Reaper.release}. */
+  readonly #told = new Set<number>();
+  readonly #peek: boolean;
   /** The next look for orphans. */
   #timer: { readonly timer: ReturnType<typeof setTimeout>; readonly delayMs: number } | undefined;
   #queued = false;
@@ -314,9 +318,18 @@ export class Reaper implements Disposable {
    * @param options.onOrphan told of each unwatched child that was reaped.
    * @param options.keepOrphans whether a child that nobody watches yet may be claimed soon; while it answers false,
    *   such children are reaped at once instead of after the grace.
+   * @param options.peek a watched child is told of but stays a zombie until {@link Reaper.release}: should this process be
+   *   killed before it could write the exit down, the next parent still gets it.
    */
-  constructor(options: { readonly onOrphan?: (exit: ProcessExit) => void; readonly keepOrphans?: () => boolean } = {}) {
+  constructor(
+    options: {
+      readonly onOrphan?: (exit: ProcessExit) => void;
+      readonly keepOrphans?: () => boolean;
+      readonly peek?: boolean;
+    } = {},
+  ) {
     this.#onOrphan = options.onOrphan;
+    this.#peek = options.peek ?? false;
     this.#keepOrphans = options.keepOrphans;
     process.on("SIGCHLD", this.#onSignal);
   }
@@ -329,7 +342,7 @@ export class Reaper implements Disposable {
   watch(pid: number): Promise<ProcessExit> {
     const watchers = this.#watched.get(pid);
     if (watchers !== undefined) return new Promise((resolve) => watchers.push(resolve));
-    const status = waitPid(pid);
+    const status = this.#wait(pid);
     this.#orphans.delete(pid);
     if (status !== undefined) return Promise.resolve({ ...status, pid, exitedAt: nowMoment() });
     return new Promise((resolve) => this.#watched.set(pid, [resolve]));
@@ -345,7 +358,7 @@ export class Reaper implements Disposable {
     for (const [pid, watchers] of this.#watched) {
       let status: ExitStatus | undefined;
       try {
-        status = waitPid(pid);
+        status = this.#wait(pid);
       } catch (error) {
         if (!isErrno(error, "ECHILD")) throw error;
         // Reaped behind our back; nobody knows how it ended. Never a guess: 255, as the design has it.
@@ -357,6 +370,22 @@ export class Reaper implements Disposable {
       for (const tell of watchers) tell(exit);
     }
     this.#lookForOrphans(ORPHAN_DELAY_MS);
+  }
+
+  /** Reaps a child whose exit was told with `peek`. */
+  release(pid: number): void {
+    if (!this.#told.delete(pid)) return;
+    try {
+      waitPid(pid);
+    } catch (error) {
+      if (!isErrno(error, "ECHILD")) throw error;
+    }
+  }
+
+  #wait(pid: number): ExitStatus | undefined {
+    const status = waitPid(pid, { peek: this.#peek });
+    if (status !== undefined && this.#peek) this.#told.add(pid);
+    return status;
   }
 
   #lookForOrphans(delayMs: number): void {
@@ -376,7 +405,8 @@ export class Reaper implements Disposable {
     const now = Date.now();
     const zombies = new Set<number>();
     for (const pid of ownChildren()) {
-      if (this.#watched.has(pid) || spawnedPids.has(pid) || processStat(pid)?.state !== "Z") continue;
+      if (this.#watched.has(pid) || this.#told.has(pid) || spawnedPids.has(pid) || processStat(pid)?.state !== "Z")
+        continue;
       zombies.add(pid);
       const since = this.#orphans.get(pid) ?? now;
       this.#orphans.set(pid, since);

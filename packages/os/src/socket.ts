@@ -262,9 +262,9 @@ export function awaitConnection(listener: number, signal?: AbortSignal): Promise
 }
 
 /** Whether something listens at `path`: a stale file refuses the connection. */
-export function isListening(path: string): boolean {
+export function isListening(path: string, kind: number = SOCK.STREAM): boolean {
   try {
-    connectUnix(path)[Symbol.dispose]();
+    connectUnix(path, { kind })[Symbol.dispose]();
     return true;
   } catch (error) {
     if (isErrno(error, "ECONNREFUSED", "ENOENT", "ENOTSOCK", "EPROTONOSUPPORT")) return false;
@@ -274,13 +274,13 @@ export function isListening(path: string): boolean {
 }
 
 /** Removes a socket's file left by a process that is gone. A file that is no socket, or one that answers, stays. */
-export function removeStaleSocket(path: string): void {
+export function removeStaleSocket(path: string, kind: number = SOCK.STREAM): void {
   try {
     if (!lstatSync(path).isSocket()) throw classified("already-exists", `remove socket ${path}: it is no socket`);
   } catch (error) {
     if (isErrno(error, "ENOENT")) return;
     throw error;
   }
-  if (isListening(path)) throw classified("already-exists", `remove socket ${path}: something listens on it`);
+  if (isListening(path, kind)) throw classified("already-exists", `remove socket ${path}: something listens on it`);
   rmSync(path, { force: true });
 }

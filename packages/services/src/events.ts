@@ -29,7 +29,11 @@ export function eventsService({ events }: { readonly events: EventExchange }): S
 }
 
 /** The events service of shims, over ttrpc. */
-export function shimEventsService({ events }: { readonly events: EventExchange }): ServiceImpl<typeof ShimEvents> {
+export function shimEventsService({
+  events,
+}: {
+  readonly events: Pick<EventExchange, "forward">;
+}): ServiceImpl<typeof ShimEvents> {
   return {
     forward: async ({ envelope }, call) => {
       await events.forward(requestContext(call), envelopeFromProto(required(envelope, "envelope")));

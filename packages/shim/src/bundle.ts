@@ -107,8 +107,14 @@ const SYNCED_WRITE = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC 
  * Writes the exit record and syncs it, so that it is there when anybody learns of the exit. The file's field names are
  * the peer's.
  */
-export async function writeExitRecord(bundle: string, record: ExitRecord): Promise<void> {
-  const text = JSON.stringify({ Timestamp: momentText(record.exitedAt), Pid: record.pid, Status: record.status });
+export async function writeExitRecord(
+  bundle: string,
+  record: ExitRecord & { readonly source?: string; readonly reason?: string },
+): Promise<void> {
+  const { exitedAt, pid, status, source = "reaped", reason } = record;
+  // The peer's fields, then ours: who saw it, and why the status is not known.
+  const fields = { Timestamp: momentText(exitedAt), Pid: pid, Status: status, Source: source };
+  const text = JSON.stringify(reason === undefined || reason === "" ? fields : { ...fields, Reason: reason });
   const path = join(bundle, BUNDLE.exitStatus);
   const temporary = `${path}.tmp`;
   // Synced as it is written: one trip to a thread instead of four.
@@ -163,6 +169,14 @@ export async function readSpecFacts(bundle: string): Promise<SpecFacts> {
       return namespace["type"] === "pid" && (namespace["path"] ?? "") === "";
     });
   return { annotations, privatePidNamespace };
+}
+
+/** The cgroup of a bundle's spec as a path from the hierarchy's root; undefined when there is none, or systemd makes it. */
+export async function readCgroupsPath(bundle: string): Promise<string | undefined> {
+  const path = join(bundle, BUNDLE.config);
+  const linux = asObject(parseObject(await readFile(path, "utf8"), path)["linux"]);
+  const found = linux["cgroupsPath"];
+  return typeof found === "string" && found.startsWith("/") ? found : undefined;
 }
 
 /** Writes the older bootstrap's `address` file by rename, as the peer does. */

@@ -3,10 +3,10 @@ import { join } from "node:path";
 import { classified, messageOf } from "@stevedore/base/errors";
 import { type Cgroup, OomWatch, processCgroup } from "@stevedore/os/cgroup";
 import { MNT, type MountStep, mountAll, unmountRecursive } from "@stevedore/os/mount";
-import type { ProcessExit } from "@stevedore/os/process";
 import { BUNDLE, readSpecFacts, type SpecFacts, writeOptions } from "./bundle.ts";
 import { ExecProcess } from "./exec-process.ts";
 import { InitProcess } from "./init-process.ts";
+import { Journal } from "./journal.ts";
 import type { RuncOptions } from "./options.ts";
 import type { ContainerProcess, ProcessEnd, ShimContext } from "./process.ts";
 import type { StdioNames } from "./stdio/target.ts";
@@ -32,6 +32,7 @@ export class Container {
   readonly id: string;
   readonly bundle: string;
   readonly init: InitProcess;
+  readonly journal: Journal;
   readonly #shim: ShimContext;
   readonly #options: RuncOptions;
   /** The rootfs we mounted, "" when the client brings its own. */
@@ -45,7 +46,12 @@ export class Container {
   #cgroup: Cgroup | undefined;
   #oom: OomWatch | undefined;
 
-  private constructor(request: ContainerRequest, init: InitProcess, made: { rootfs: string; shim: ShimContext }) {
+  private constructor(
+    request: Pick<ContainerRequest, "id" | "bundle" | "options">,
+    init: InitProcess,
+    made: { readonly rootfs: string; readonly shim: ShimContext; readonly journal: Journal },
+  ) {
+    this.journal = made.journal;
     this.id = request.id;
     this.bundle = request.bundle;
     this.init = init;
@@ -66,6 +72,11 @@ export class Container {
     }
     await writeOptions(bundle, request.options);
     await using undo = new AsyncDisposableStack();
+    const journal = undo.use(shim.deposits.enabled ? Journal.open(bundle, shim.log) : Journal.none(shim.log));
+    const deposits = shim.deposits.of(request.id, "");
+    undo.defer(() => deposits.forgetAll());
+    journal.write({ what: "create", io: request.names, rootfs: rootfs !== "", checkpoint: request.checkpoint !== "" });
+    deposits.keepJournal(journal.fd);
     if (rootfs !== "") {
       try {
         mountAll(request.rootfs, rootfs);
@@ -76,13 +87,30 @@ export class Container {
         unmountRootfs(rootfs, shim);
       });
     }
-    const init = await InitProcess.create(request, shim);
+    const init = await InitProcess.create({ ...request, journal }, shim);
     undo.move();
-    const container = new Container(request, init, { rootfs, shim });
-    void container.cgroup; // looked up while init is there
-    // Known before the end of init, which waits for nothing then. A failure shows there.
-    container.#readFacts().catch(() => undefined);
+    const container = new Container(request, init, { rootfs, shim, journal });
+    container.#begin();
     return container;
+  }
+
+  /** Goes on with a container that another shim, now dead, began. */
+  static adopt(
+    request: Pick<ContainerRequest, "id" | "bundle" | "options">,
+    init: InitProcess,
+    made: { readonly rootfs: boolean; readonly shim: ShimContext; readonly journal: Journal },
+  ): Container {
+    const rootfs = made.rootfs ? join(request.bundle, BUNDLE.rootfs) : "";
+    const container = new Container(request, init, { ...made, rootfs });
+    made.shim.deposits.of(request.id, "").keepJournal(made.journal.fd);
+    container.#begin();
+    return container;
+  }
+
+  #begin(): void {
+    void this.cgroup; // looked up while init is there
+    // Known before the end of init, which waits for nothing then. A failure shows there.
+    this.#readFacts().catch(() => undefined);
   }
 
   /** A process by exec id; "" is init. @throws not-found in the peer's words */
@@ -104,10 +132,28 @@ export class Container {
   addExec(request: ExecAddition): ExecProcess {
     if (this.#execs.has(request.id)) throw classified("already-exists", `id ${request.id}: already exists`);
     this.init.assertTakesExecs();
+    const exec = this.#addExec(request);
+    this.journal.write({ what: "exec", exec: request.id, io: request.names, spec: exec.spec });
+    return exec;
+  }
+
+  /** Enters an exec of a shim that is dead, as its journal had it. */
+  adoptExec(request: ExecAddition): ExecProcess {
+    return this.#addExec(request);
+  }
+
+  #addExec(request: ExecAddition): ExecProcess {
     const { ioUid: uid, ioGid: gid } = this.#options;
-    const exec = new ExecProcess({ ...request, bundle: this.bundle, uid, gid }, this.init, this.#shim);
+    const { bundle, journal } = this;
+    const exec = new ExecProcess({ ...request, bundle, uid, gid, journal }, this.init, this.#shim);
     this.#execs.set(request.id, exec);
     return exec;
+  }
+
+  /** Waits for the end of an exec that another shim began. */
+  watchAdopted(exec: ExecProcess, ended: (end: ProcessEnd) => void): void {
+    this.#runningExecs++;
+    void this.#untilExecEnds(exec, exec.untilExit(), ended);
   }
 
   /**
@@ -128,7 +174,7 @@ export class Container {
       const { exits } = this.#shim;
       const [pid, exit] = await exits.expectingChild(async () => {
         const started = await exec.start(told.started);
-        return [started, exits.watch(started)] as const;
+        return [started, exec.untilExit()] as const;
       });
       void this.#untilExecEnds(exec, exit, told.ended);
       return pid;
@@ -138,9 +184,8 @@ export class Container {
     }
   }
 
-  async #untilExecEnds(exec: ExecProcess, exit: Promise<ProcessExit>, ended: (end: ProcessEnd) => void): Promise<void> {
-    const { pid, code, exitedAt } = await exit;
-    const end = { pid, status: code, exitedAt };
+  async #untilExecEnds(exec: ExecProcess, exit: Promise<ProcessEnd>, ended: (end: ProcessEnd) => void): Promise<void> {
+    const end = await exit;
     await exec.setEnded(end);
     ended(end);
     this.#execGone();
@@ -192,8 +237,15 @@ export class Container {
     else {
       this.#oom?.[Symbol.dispose]();
       this.unmountRootfs();
+      this.forget();
     }
     return found;
+  }
+
+  /** Gives up what is kept of it, here and with the keeper. */
+  forget(): void {
+    this.#shim.deposits.of(this.id, "").forgetAll();
+    this.journal[Symbol.dispose]();
   }
 
   /** Whether the end of init leaves other processes of the container running. */

@@ -1,6 +1,7 @@
 import { dirname, join } from "node:path";
 import { messageOf } from "@stevedore/base/errors";
 import { createLogger, type Logger } from "@stevedore/base/log";
+import { KEEPER_VARIABLE } from "@stevedore/keeper/protocol";
 import { SIGKILL } from "@stevedore/os/signals";
 import { BUNDLE, readExitRecord, readOptions, readPidFile, readShimSocket } from "./bundle.ts";
 import { unmountRootfs } from "./container.ts";
@@ -40,9 +41,18 @@ export async function cleanUp(
     systemdCgroup: options.systemdCgroup,
     env: childEnvironment(env),
   });
-  await runtime.delete(flags.id, true).catch((error: unknown) => {
-    if (!isMissingContainer(error)) log.warn("failed to remove runc container", { error: messageOf(error) });
-  });
+  const ours = (env[KEEPER_VARIABLE] ?? "") !== "";
+  if (ours) {
+    // What the dead shim was about to make comes to an end first, so that it is removed and not missed.
+    const { untilRuntimeEnded } = await import("./runtime-calls.ts");
+    await untilRuntimeEnded(bundle, log);
+    const { removeByForce } = await import("./removal.ts");
+    await removeByForce({ id: flags.id, bundle, runtime, cgroup: undefined, log });
+  } else {
+    await runtime.delete(flags.id, true).catch((error: unknown) => {
+      if (!isMissingContainer(error)) log.warn("failed to remove runc container", { error: messageOf(error) });
+    });
+  }
   unmountRootfs(join(bundle, BUNDLE.rootfs), { log });
   await removeSocketLinks(bundle, flags);
   const pid = initPid(bundle, log);

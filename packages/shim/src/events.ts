@@ -36,6 +36,8 @@ interface QueuedEvent {
   readonly typeUrl: string;
   readonly value: Uint8Array;
   readonly at: Date;
+  /** Called once the daemon has taken it. */
+  readonly taken: (() => void) | undefined;
 }
 
 export interface PublisherOptions {
@@ -62,14 +64,14 @@ export class EventPublisher {
     this.#options = options;
   }
 
-  /** Queues an event, stamped now. Never fails and never waits. */
-  send<Name extends EventName>(name: Name, fields: EventFields<Name>): void {
+  /** Queues an event, stamped now. Never fails and never waits. `taken` is called once the daemon has it. */
+  send<Name extends EventName>(name: Name, fields: EventFields<Name>, taken?: () => void): void {
     const { log } = this.#options;
     if (this.#queue.length >= MAX_QUEUE) {
       void this.#queue.shift();
       log.error("dropping the oldest event because the queue is full", { topic: TOPICS[name] });
     }
-    this.#queue.push(encodeEvent(name, fields, nowMoment()));
+    this.#queue.push(encodeEvent(name, fields, { at: nowMoment(), taken }));
     this.#running ??= this.#drain().finally(() => {
       this.#running = undefined;
     });
@@ -97,6 +99,7 @@ export class EventPublisher {
     for (let retry = 0; ; retry++) {
       try {
         await this.#forward(event);
+        event.taken?.();
         return;
       } catch (error) {
         log.error("forward event", { topic: event.topic, error: messageOf(error) });
@@ -172,7 +175,7 @@ export class EventPublisher {
 async function encodeEvent<Name extends EventName>(
   name: Name,
   fields: EventFields<Name>,
-  at: Date,
+  more: Pick<QueuedEvent, "at" | "taken">,
 ): Promise<QueuedEvent> {
   const [{ makeMessage, encodeMessage }, schemas] = await Promise.all([
     import("@stevedore/wire/codec"),
@@ -180,5 +183,5 @@ async function encodeEvent<Name extends EventName>(
   ]);
   const schema = schemas[`${name}Schema`];
   const value = encodeMessage(schema, makeMessage(schema, fields));
-  return { topic: TOPICS[name], typeUrl: schema.typeName, value, at };
+  return { topic: TOPICS[name], typeUrl: schema.typeName, value, ...more };
 }

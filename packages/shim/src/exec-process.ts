@@ -1,10 +1,16 @@
 import { join } from "node:path";
 import { classified, messageOf } from "@stevedore/base/errors";
 import { nowMoment } from "@stevedore/base/moment";
+import type { ProcessName } from "@stevedore/keeper/protocol";
 import { encodeJson, isJsonObject, parseJson } from "@stevedore/oci/json-lossless";
+import { OwnedFd } from "@stevedore/os/fd";
+import { openPidfd } from "@stevedore/os/pidfd";
 import { sendSignal } from "@stevedore/os/process";
 import { readPidFile, removeQuietly } from "./bundle.ts";
+import type { ProcessDeposits } from "./deposits.ts";
+import { nameOf } from "./exits.ts";
 import { closeInput, closeStreams, type InitProcess, openStreams, type ProcessStreams } from "./init-process.ts";
+import type { Journal } from "./journal.ts";
 import { Mutex } from "./mutex.ts";
 import type { ContainerProcess, ProcessEnd, ProcessStatus, ShimContext } from "./process.ts";
 import { killError, RuntimeError, runtimeError } from "./runc/errors.ts";
@@ -13,8 +19,8 @@ import type { StdioNames } from "./stdio/target.ts";
 /** What an exec is, and what exists with it. */
 export type ExecState =
   | { readonly kind: "created" }
-  | { readonly kind: "running"; readonly pid: number; readonly streams: ProcessStreams }
-  | { readonly kind: "stopped"; readonly pid: number; readonly streams: ProcessStreams }
+  | { readonly kind: "running"; readonly pid: number; readonly streams: ProcessStreams | undefined }
+  | { readonly kind: "stopped"; readonly pid: number; readonly streams: ProcessStreams | undefined }
   /** Its start failed: it never ran and never will. */
   | { readonly kind: "failed" }
   | { readonly kind: "deleted"; readonly pid: number };
@@ -27,6 +33,15 @@ export interface ExecRequest {
   readonly spec: Uint8Array;
   readonly uid: number;
   readonly gid: number;
+  readonly journal: Journal;
+}
+
+/** What is known of an exec that another shim began. */
+export interface AdoptedExec {
+  readonly process: ProcessName;
+  readonly pidfd: OwnedFd;
+  readonly streams: ProcessStreams | undefined;
+  readonly stdinDone: boolean;
 }
 
 /** A process added to a running container. */
@@ -36,7 +51,12 @@ export class ExecProcess implements ContainerProcess {
   readonly #request: ExecRequest;
   readonly #init: InitProcess;
   readonly #shim: ShimContext;
-  readonly #process: string;
+  readonly #spec: string;
+  readonly #kept: ProcessDeposits;
+  #process: ProcessName | undefined;
+  #pidfd: OwnedFd | undefined;
+  /** Begun by a shim that is dead: no child of ours. */
+  #adopted = false;
   readonly #mutex = new Mutex();
   readonly #ended = Promise.withResolvers<ProcessEnd>();
   #state: ExecState = { kind: "created" };
@@ -50,12 +70,43 @@ export class ExecProcess implements ContainerProcess {
     if (!isJsonObject(spec)) throw classified("invalid-argument", "decode process spec: no JSON object");
     // The request's word on the terminal counts, and our streams are made by it.
     spec["terminal"] = request.names.terminal;
-    this.#process = encodeJson(spec);
+    this.#spec = encodeJson(spec);
     this.id = request.id;
     this.names = request.names;
     this.#request = request;
     this.#init = init;
     this.#shim = shim;
+    this.#kept = shim.deposits.of(init.id, request.id);
+  }
+
+  /** The OCI process as the runtime gets it, for the journal. */
+  get spec(): string {
+    return this.#spec;
+  }
+
+  /** Goes on with a process that another shim, now dead, began. */
+  adopt(found: AdoptedExec): void {
+    this.#adopted = true;
+    this.#process = found.process;
+    this.#pidfd = found.pidfd;
+    this.#stdinDone = found.stdinDone;
+    const { pid } = found.process;
+    this.#state = { kind: "running", pid, streams: found.streams };
+    if (found.pidfd.fd >= 0) this.#kept.keepProcess(found.process, found.pidfd.fd);
+  }
+
+  /** Its start was cut off with the shim: whether it ever ran is not known. */
+  adoptFailed(): void {
+    this.#state = { kind: "failed" };
+    this.#ended.resolve({ pid: 0, status: 255, exitedAt: nowMoment() });
+  }
+
+  /** How it ends; resolves before that is written down. Call it once it runs. */
+  async untilExit(): Promise<ProcessEnd> {
+    const { exits } = this.#shim;
+    if (this.#adopted && this.#process !== undefined) return exits.watchOrphan(this.#process, this.#pidfd?.fd ?? -1);
+    const { pid, code, exitedAt } = await exits.watch(this.pid);
+    return { pid, status: code, exitedAt, start: this.#process?.start ?? "" };
   }
 
   get pid(): number {
@@ -92,8 +143,11 @@ export class ExecProcess implements ContainerProcess {
       if (kind === "running" || kind === "stopped" || kind === "deleted") {
         throw classified("unknown", `cannot start a ${kind} process`);
       }
+      const { journal } = this.#request;
+      journal.write({ what: "exec-start", exec: this.id });
       const streams = await this.#open();
       const pid = this.#readPid();
+      this.#keepProcess(pid);
       this.#state = { kind: "running", pid, streams };
       if (this.#stdinDone) closeInput(streams);
       started(pid);
@@ -124,11 +178,14 @@ export class ExecProcess implements ContainerProcess {
       const state = this.#state;
       if (state.kind === "running") throw classified("unknown", "cannot delete a running process");
       if (state.kind === "deleted") throw classified("not-found", "cannot delete a deleted process: not found");
-      if (state.kind === "stopped" && !(await closeStreams(state.streams))) {
+      if (state.kind === "stopped" && state.streams !== undefined && !(await closeStreams(state.streams))) {
         this.#shim.log.error(`failed to drain exec process ${this.id} io`);
       }
       await removeQuietly(this.#pidFile());
       this.#state = { kind: "deleted", pid: this.pid };
+      this.#request.journal.write({ what: "exec-deleted", exec: this.id });
+      this.#kept.forgetAll();
+      this.#pidfd?.close();
     });
   }
 
@@ -136,12 +193,13 @@ export class ExecProcess implements ContainerProcess {
     const state = this.#state;
     if (state.kind === "stopped") throw classified("unknown", "cannot resize a stopped container");
     if (state.kind === "deleted") throw classified("unknown", "cannot resize a deleted process");
-    if (state.kind === "running" && state.streams.kind === "console") {
+    if (state.kind === "running" && state.streams?.kind === "console") {
       state.streams.console.resize(size.width, size.height);
     }
   }
 
   closeStdin(): void {
+    if (!this.#stdinDone) this.#request.journal.write({ what: "stdin-closed", exec: this.id });
     this.#stdinDone = true;
     if ("streams" in this.#state) closeInput(this.#state.streams);
   }
@@ -149,6 +207,8 @@ export class ExecProcess implements ContainerProcess {
   /** Records its end. */
   setEnded(end: ProcessEnd): Promise<void> {
     return this.#mutex.run(async () => {
+      this.#request.journal.writeExit(this.id, end);
+      this.#shim.exits.recorded(end.pid);
       this.#end = end;
       const state = this.#state;
       if (state.kind === "running") this.#state = { kind: "stopped", pid: state.pid, streams: state.streams };
@@ -159,15 +219,26 @@ export class ExecProcess implements ContainerProcess {
   async #open(): Promise<ProcessStreams> {
     const { names, uid, gid } = this.#request;
     try {
-      return await openStreams({ ...this.#shim, names, id: this.id, direct: false, uid, gid }, (streams) =>
-        this.#init.runtime.exec(this.#init.id, { process: this.#process, pidFile: this.#pidFile(), ...streams }),
+      return await openStreams(
+        { ...this.#shim, names, id: this.id, direct: false, uid, gid, kept: this.#kept },
+        (streams) =>
+          this.#init.runtime.exec(this.#init.id, { process: this.#spec, pidFile: this.#pidFile(), ...streams }),
       );
     } catch (error) {
       this.#state = { kind: "failed" };
+      this.#request.journal.write({ what: "exec-failed", exec: this.id });
       // Whoever waits learns that nothing will come; it never ran, so there is no status of its own.
       this.#ended.resolve({ pid: 0, status: 255, exitedAt: nowMoment() });
       throw error instanceof RuntimeError ? runtimeError("OCI runtime exec failed", error) : error;
     }
+  }
+
+  #keepProcess(pid: number): void {
+    this.#process = nameOf(pid);
+    if (this.#process === undefined) return; // no child of ours, and over already
+    this.#request.journal.write({ what: "exec-pid", exec: this.id, ...this.#process });
+    this.#pidfd = new OwnedFd(openPidfd(pid));
+    this.#kept.keepProcess(this.#process, this.#pidfd.fd);
   }
 
   #readPid(): number {

@@ -1,8 +1,14 @@
 import { copyFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { classified, messageOf } from "@stevedore/base/errors";
+import type { ProcessName } from "@stevedore/keeper/protocol";
+import { OwnedFd } from "@stevedore/os/fd";
+import { openPidfd } from "@stevedore/os/pidfd";
 import { SIGKILL } from "@stevedore/os/signals";
 import { BUNDLE, readPidFile, writeExitRecord } from "./bundle.ts";
+import type { ProcessDeposits } from "./deposits.ts";
+import { nameOf } from "./exits.ts";
+import type { Journal } from "./journal.ts";
 import { Mutex } from "./mutex.ts";
 import type { CheckpointOptions, RuncOptions } from "./options.ts";
 import {
@@ -18,8 +24,11 @@ import { alreadyFinished, isMissingContainer, killError, RuntimeError, runtimeEr
 import { type KnownState, knownState } from "./runc/known-state.ts";
 import { releaseInit, removeState, signalInit } from "./runc/shortcuts.ts";
 import { ProcessConsole, withConsoleSocket } from "./stdio/console.ts";
-import { openProcessIo, type ProcessIo } from "./stdio/process-io.ts";
+import { type Adoption, adoptProcessIo, openProcessIo, type ProcessIo } from "./stdio/process-io.ts";
 import type { StdioNames } from "./stdio/target.ts";
+
+/** How long a runtime may take to delete a container, milliseconds, before that is done by force. */
+const DELETE_MS = 20_000;
 
 /** What init is, and what exists with it. */
 export type InitState =
@@ -40,6 +49,17 @@ export interface InitRequest {
   /** Folder of a checkpoint to restore from; "" for none. */
   readonly checkpoint: string;
   readonly parentCheckpoint: string;
+  readonly journal: Journal;
+}
+
+/** What is known of an init that another shim began. */
+export interface AdoptedInit {
+  readonly process: ProcessName;
+  /** -1 when it is gone and nobody held one. */
+  readonly pidfd: OwnedFd;
+  readonly state: InitState;
+  readonly streams: ProcessStreams | undefined;
+  readonly stdinDone: boolean;
 }
 
 /** The streams of a process: pipes and FIFOs, or a terminal. */
@@ -54,9 +74,14 @@ export class InitProcess implements ContainerProcess {
   readonly runtime: RuntimeClient;
   readonly #request: InitRequest;
   readonly #shim: ShimContext;
+  readonly #kept: ProcessDeposits;
   readonly #mutex = new Mutex();
   readonly #ended = Promise.withResolvers<ProcessEnd>();
   #state: InitState = { kind: "created" };
+  #process: ProcessName | undefined;
+  #pidfd: OwnedFd | undefined;
+  /** Begun by a shim that is dead: no child of ours. */
+  #adopted = false;
   #pausing = false;
   #pid = 0;
   #end: ProcessEnd | undefined;
@@ -71,6 +96,7 @@ export class InitProcess implements ContainerProcess {
     this.names = request.names;
     this.#request = request;
     this.#shim = shim;
+    this.#kept = shim.deposits.of(request.id, "");
     const { options } = request;
     this.runtime = new RuntimeClient({
       command: options.binaryName,
@@ -86,6 +112,33 @@ export class InitProcess implements ContainerProcess {
     const init = new InitProcess(request, shim);
     await init.#create();
     return init;
+  }
+
+  /** Goes on with an init that another shim, now dead, began. */
+  static adopt(request: InitRequest, shim: ShimContext, found: AdoptedInit): InitProcess {
+    const init = new InitProcess(request, shim);
+    init.#adopted = true;
+    init.#pid = found.process.pid;
+    init.#process = found.process;
+    init.#state = found.state;
+    init.#streams = found.streams;
+    init.#stdinDone = found.stdinDone;
+    init.#pidfd = found.pidfd;
+    if (found.pidfd.fd >= 0) init.#kept.keepProcess(found.process, found.pidfd.fd);
+    return init;
+  }
+
+  /** What the runtime has for an adopted one. */
+  adoptState(state: InitState): void {
+    this.#state = state;
+  }
+
+  /** How it ends; resolves before that is written down. */
+  async untilExit(): Promise<ProcessEnd> {
+    const { exits } = this.#shim;
+    if (this.#adopted && this.#process !== undefined) return exits.watchOrphan(this.#process, this.#pidfd?.fd ?? -1);
+    const { pid, code, exitedAt } = await exits.watch(this.#pid);
+    return { pid, status: code, exitedAt, start: this.#process?.start ?? "" };
   }
 
   get pid(): number {
@@ -139,6 +192,7 @@ export class InitProcess implements ContainerProcess {
           throw classified("unknown", `cannot start a ${state.kind} process`);
       }
       this.#state = { kind: "running" };
+      this.#request.journal.write({ what: "started" });
       started();
     });
   }
@@ -217,14 +271,15 @@ export class InitProcess implements ContainerProcess {
       if (kind === "deleted") throw classified("not-found", "cannot delete a deleted process: not found");
       await this.#closeStreams();
       try {
-        const byRuntime = (): Promise<void> => this.runtime.delete(this.id, false);
+        const byRuntime = (): Promise<void> => this.runtime.delete(this.id, false, AbortSignal.timeout(DELETE_MS));
         // Before init has been reaped runc has a word to say on it.
         await (this.#end === undefined ? byRuntime() : this.#shortly(removeState, byRuntime));
       } catch (error) {
         // A runtime that has forgotten it already (after a checkpoint) is fine; we still hold its streams.
-        if (!isMissingContainer(error)) throw runtimeError("failed to delete task", error);
+        if (!isMissingContainer(error)) await this.#removeByForce(error);
       }
       this.#state = { kind: "deleted" };
+      this.#pidfd?.close();
     });
   }
 
@@ -233,6 +288,7 @@ export class InitProcess implements ContainerProcess {
   }
 
   closeStdin(): void {
+    if (!this.#stdinDone) this.#request.journal.write({ what: "stdin-closed", exec: "" });
     this.#stdinDone = true;
     closeInput(this.#streams);
   }
@@ -263,10 +319,12 @@ export class InitProcess implements ContainerProcess {
       if (this.#end !== undefined) return false;
       const { kind } = this.#state;
       if (kind !== "deleted") {
+        this.#request.journal.writeExit("", end);
         await writeExitRecord(this.#request.bundle, end).catch((error: unknown) =>
           this.#shim.log.error("failed to write exit record", { id: this.id, error: messageOf(error) }),
         );
       }
+      this.#shim.exits.recorded(end.pid);
       if (kind === "paused") {
         await this.runtime
           .resume(this.id)
@@ -279,6 +337,15 @@ export class InitProcess implements ContainerProcess {
       this.#ended.resolve(end);
       return kind !== "deleted";
     });
+  }
+
+  /** Under our daemon a delete always comes to an end; elsewhere the peer's answer is what clients expect. */
+  async #removeByForce(error: unknown): Promise<void> {
+    if (!this.#shim.deposits.enabled) throw runtimeError("failed to delete task", error);
+    const { log } = this.#shim;
+    log.warn("the runtime failed to delete a container, removing it by force", { id: this.id, error: messageOf(error) });
+    const { removeByForce } = await import("./removal.ts");
+    await removeByForce({ id: this.id, bundle: this.#request.bundle, runtime: this.runtime, cgroup: undefined, log });
   }
 
   #refusal(verb: string, kind: InitState["kind"]): Error {
@@ -339,7 +406,7 @@ export class InitProcess implements ContainerProcess {
   ): Promise<void> {
     const { bundle, options, names } = this.#request;
     this.#streams = await openStreams(
-      { ...this.#shim, names, id: this.id, direct: true, uid: options.ioUid, gid: options.ioGid },
+      { ...this.#shim, names, id: this.id, direct: true, uid: options.ioUid, gid: options.ioGid, kept: this.#kept },
       (streams) => this.#call(doing, () => call(streams)),
     );
     if (this.#stdinDone) closeInput(this.#streams);
@@ -350,6 +417,11 @@ export class InitProcess implements ContainerProcess {
         cause: error,
       });
     }
+    this.#process = nameOf(this.#pid);
+    if (this.#process === undefined) return;
+    this.#request.journal.write({ what: "init", ...this.#process });
+    this.#pidfd = new OwnedFd(openPidfd(this.#pid));
+    this.#kept.keepProcess(this.#process, this.#pidfd.fd);
   }
 
   async #checkpoint(path: string, options: CheckpointOptions): Promise<void> {
@@ -403,6 +475,7 @@ export interface StreamOptions {
   readonly uid: number;
   readonly gid: number;
   readonly env: Readonly<Record<string, string>>;
+  readonly kept: ProcessDeposits;
 }
 
 /** Opens a process's streams around the runtime's call; nothing stays open when that fails. */
@@ -425,6 +498,13 @@ export async function openStreams(
   }
   io.started();
   return { kind: "pipes", io };
+}
+
+/** Goes on with the streams of a process that another shim began. */
+export async function adoptStreams(options: StreamOptions, adoption: Adoption): Promise<ProcessStreams | undefined> {
+  if (!options.names.terminal) return { kind: "pipes", io: await adoptProcessIo(options, adoption) };
+  const console = await ProcessConsole.adopt(options, adoption);
+  return console === undefined ? undefined : { kind: "console", console };
 }
 
 /** Waits a while for output to be copied, then frees the streams. Whether all output was copied. */

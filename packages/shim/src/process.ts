@@ -1,5 +1,8 @@
 import type { Logger } from "@stevedore/base/log";
+import type { ExitSource } from "@stevedore/keeper/exit-line";
+import type { ProcessName } from "@stevedore/keeper/protocol";
 import type { ProcessExit } from "@stevedore/os/process";
+import type { Deposits } from "./deposits.ts";
 import type { StdioNames } from "./stdio/target.ts";
 
 /** The states of a process as the task API names them. */
@@ -11,6 +14,12 @@ export interface ProcessEnd {
   /** 0 to 255; 128 plus the signal's number after a signal; 255 when nobody can know. */
   readonly status: number;
   readonly exitedAt: Date;
+  /** Clock ticks since boot at its start, decimal; absent when that is not known. */
+  readonly start?: string;
+  /** Who saw it; this shim itself unless given. */
+  readonly source?: ExitSource;
+  /** Why the status is not known. */
+  readonly reason?: string;
 }
 
 /** What the service sees of init and execs alike. */
@@ -33,8 +42,12 @@ export interface ContainerProcess {
 
 /** Waits for processes that have become children of the shim. */
 export interface ExitWatcher {
-  /** The exit of `pid`, at once when it is over already. */
+  /** The exit of `pid`, at once when it is over already. It stays a zombie until {@link ExitWatcher.recorded}. */
   watch(pid: number): Promise<ProcessExit>;
+  /** Its exit is written down: nothing is lost when it is reaped now. */
+  recorded(pid: number): void;
+  /** The exit of a process that another shim, now dead, has begun. `pidfd` is borrowed until then; -1 for none. */
+  watchOrphan(process: ProcessName, pidfd: number): Promise<ProcessEnd>;
   /** Runs work that brings a new child, whose pid is learned late: no orphan is reaped meanwhile. */
   expectingChild<T>(work: () => Promise<T>): Promise<T>;
 }
@@ -44,6 +57,7 @@ export interface ShimContext {
   readonly namespace: string;
   readonly exits: ExitWatcher;
   readonly log: Logger;
+  readonly deposits: Deposits;
   /** The environment of runtimes and loggers. */
   readonly env: Readonly<Record<string, string>>;
 }

@@ -3,29 +3,26 @@ import { dirname, join } from "node:path";
 import { encodeText } from "@stevedore/base/bytes";
 import { messageOf } from "@stevedore/base/errors";
 import type { Logger } from "@stevedore/base/log";
-import { nowMoment } from "@stevedore/base/moment";
+import { KEEPER_VARIABLE } from "@stevedore/keeper/protocol";
 import { isErrno } from "@stevedore/os/errno";
 import { closeQuietly, isOpen, writeFrom } from "@stevedore/os/fd";
 import {
+  assumeKernelKeepsExits,
   isAlive,
-  openPidfd,
-  type ProcessExit,
-  pidfdExitStatus,
   processIdentity,
-  Reaper,
   setChildSubreaper,
   setProcessName,
-  signalPidfd,
 } from "@stevedore/os/process";
 import { peerCredentials } from "@stevedore/os/socket";
 import { type Carrier, listenUnix, Server, sameUser } from "@stevedore/ttrpc";
 import { BUNDLE, removeQuietly } from "./bundle.ts";
+import { Deposits } from "./deposits.ts";
 import { childEnvironment } from "./environment.ts";
 import { EventPublisher } from "./events.ts";
+import { ShimExits } from "./exits.ts";
 import type { ShimFlags } from "./flags.ts";
 import { lazyMethods } from "./lazy-service.ts";
 import { shimLogger } from "./log.ts";
-import type { ExitWatcher } from "./process.ts";
 import { SocketLinks } from "./socket-links.ts";
 import { READY, READY_FD, SHARED_VARIABLE } from "./start.ts";
 import { TaskService } from "./task-service.ts";
@@ -51,6 +48,9 @@ const TASK_METHODS = [
   "Shutdown",
 ] as const;
 
+/** "off" makes a shim do without PIDFD_INFO_EXIT, as on kernels before 6.15. */
+const PIDFD_EXITS_VARIABLE = "STEVEDORE_PIDFD_EXITS";
+
 /** How long queued events and running calls may hold up the end; the peer's figure. */
 const SHUTDOWN_TIMEOUT_MS = 5_000;
 
@@ -69,7 +69,9 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
   let tasks: TaskService | undefined;
   setProcessName("containerd-shim-runc-v2"); // what ps and pgrep look for
   setChildSubreaper();
-  const exits = new ShimExits();
+  if (env[PIDFD_EXITS_VARIABLE] === "off") assumeKernelKeepsExits(false);
+  const deposits = new Deposits(env[KEEPER_VARIABLE] ?? "", namespace);
+  const exits = new ShimExits(deposits);
   const stopped = Promise.withResolvers<void>();
   const environment = childEnvironment(env);
   const events = new EventPublisher({
@@ -83,7 +85,7 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
   const { socket, debugSocket, address: daemonAddress } = flags;
   const links = shared ? new SocketLinks({ socket, debugSocket, daemonAddress, namespace }) : undefined;
   tasks = new TaskService({
-    shim: { namespace, exits, log, env: environment },
+    shim: { namespace, exits, log, deposits, env: environment },
     events,
     // The end of one container is not the end of a shared shim.
     shimId: shared ? undefined : id,
@@ -109,6 +111,14 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
       methods: TASK_METHODS,
       load: async () => (await import("@stevedore/wire/gen/light/containerd/task/v2/shim_pb")).Task,
       implementation: service,
+    }),
+  );
+  server.register(
+    "stevedore.shim.v1.Adoption",
+    lazyMethods({
+      methods: ["Adopt"],
+      load: async () => (await import("@stevedore/wire/gen/light/stevedore/shim/v1/adoption_pb")).Adoption,
+      implementation: { adopt: (request: { readonly id: string; readonly bundle: string }) => service.adopt(request) },
     }),
   );
   let met = false;
@@ -142,6 +152,7 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
   await events.close(SHUTDOWN_TIMEOUT_MS);
   await links?.settled();
   await removeQuietly(flags.socket);
+  deposits.close();
   return 0;
 }
 
@@ -216,50 +227,4 @@ async function warmUp(): Promise<void> {
     import("@stevedore/wire/gen/containerd/services/events/ttrpc/v1/events_pb"),
     import("@stevedore/wire/gen/containerd/runc/v1/options_pb"),
   ]);
-}
-
-/** How often a process that is no child of ours is looked at. */
-const STRANGER_POLL_MS = 200;
-
-/** The ends of children, and of processes that a runtime did not leave to us. */
-class ShimExits implements ExitWatcher {
-  #expecting = 0;
-  readonly #reaper = new Reaper({ keepOrphans: () => this.#expecting > 0 });
-
-  async watch(pid: number): Promise<ProcessExit> {
-    try {
-      return await this.#reaper.watch(pid);
-    } catch {
-      return watchStranger(pid);
-    }
-  }
-
-  async expectingChild<T>(work: () => Promise<T>): Promise<T> {
-    this.#expecting++;
-    try {
-      return await work();
-    } finally {
-      this.#expecting--;
-      if (this.#expecting === 0) queueMicrotask(() => this.#reaper.check());
-    }
-  }
-}
-
-/**
- * Waits for a process whose parent is somebody else (a runtime with a monitor of its own). Its status is what the kernel
- * keeps (Linux 6.15), else unknown.
- */
-async function watchStranger(pid: number): Promise<ProcessExit> {
-  let pidfd: number;
-  try {
-    pidfd = openPidfd(pid);
-  } catch {
-    return { pid, code: 255, exitedAt: nowMoment() };
-  }
-  try {
-    while (signalPidfd(pidfd, 0)) await Bun.sleep(STRANGER_POLL_MS);
-    return { pid, ...(pidfdExitStatus(pidfd) ?? { code: 255 }), exitedAt: nowMoment() };
-  } finally {
-    closeQuietly(pidfd);
-  }
 }

@@ -148,6 +148,44 @@ export class TaskService {
     }
   }
 
+  /** Takes over a container whose shim has died. Answers again for one that is here already. */
+  async adopt({ id, bundle }: { readonly id: string; readonly bundle: string }): Promise<{
+    adopted: boolean;
+    pid: number;
+    lost: string[];
+  }> {
+    await this.#creating.get(id);
+    const here = this.#containers.get(id);
+    if (here !== undefined) return { adopted: true, pid: here.init.pid, lost: [] };
+    const made = Promise.withResolvers<void>();
+    this.#creating.set(id, made.promise);
+    try {
+      const { adoptContainer } = await import("./adopt.ts");
+      const found = await adoptContainer({ id, bundle }, this.#shim);
+      if (found === undefined) return { adopted: false, pid: 0, lost: [] };
+      const { container, lost } = found;
+      this.#containers.set(id, container);
+      this.#links?.add(id);
+      for (const what of lost) this.#shim.log.warn("lost with the shim that died", { id, what });
+      const { pid } = container.init;
+      if (found.startUntold) this.#events.send("TaskStart", { containerId: id, pid });
+      for (const { exec, end, told } of found.execs) {
+        if (end === undefined) container.watchAdopted(exec, (ended) => this.#sendExit(container, exec.id, ended));
+        else if (!told) this.#sendExit(container, exec.id, end);
+      }
+      if (found.end === undefined) this.#watchInit(container);
+      else if (!found.told) this.#sendExit(container, "", found.end);
+      if (container.init.status !== "stopped") {
+        container.watchOom(() => this.#events.send("TaskOOM", { containerId: id }));
+      }
+      this.#shim.log.info("adopted a container", { id, pid, status: container.init.status });
+      return { adopted: true, pid, lost: [...lost] };
+    } finally {
+      this.#creating.delete(id);
+      made.resolve();
+    }
+  }
+
   async start(request: ProcessTarget): Promise<{ pid: number }> {
     const container = await this.#container(request.id);
     const containerId = container.id;
@@ -155,7 +193,7 @@ export class TaskService {
       const { execId } = request;
       const pid = await container.startExec(execId, {
         started: (started) => this.#events.send("TaskExecStarted", { containerId, execId, pid: started }),
-        ended: (end) => this.#sendExit(containerId, execId, end),
+        ended: (end) => this.#sendExit(container, execId, end),
       });
       return { pid };
     }
@@ -299,6 +337,7 @@ export class TaskService {
     };
     await init.killAll().catch(failed("kill"));
     await init.runtime.delete(id, true).catch(failed("delete"));
+    container.forget();
     this.#containers.delete(id);
     this.#links?.remove(id);
   }
@@ -323,15 +362,20 @@ export class TaskService {
   }
 
   async #untilInitEnds(container: Container): Promise<void> {
-    const { pid } = container.init;
-    const { code, exitedAt } = await this.#shim.exits.watch(pid);
-    const end = { pid, status: code, exitedAt };
-    if (await container.initEnded(end)) this.#sendExit(container.id, container.id, end);
+    const end = await container.init.untilExit();
+    if (await container.initEnded(end)) this.#sendExit(container, "", end);
   }
 
-  #sendExit(containerId: string, id: string, end: ProcessEnd): void {
+  #sendExit(container: Container, exec: string, end: ProcessEnd): void {
     const { pid, status: exitStatus, exitedAt } = end;
-    this.#events.send("TaskExit", { containerId, id, pid, exitStatus, exitedAt: timestamp(exitedAt) });
+    const containerId = container.id;
+    const id = exec === "" ? containerId : exec;
+    if (end.source === "unknown") {
+      this.#shim.log.warn("exit status unknown", { container: containerId, id, pid, reason: end.reason ?? "" });
+    }
+    this.#events.send("TaskExit", { containerId, id, pid, exitStatus, exitedAt: timestamp(exitedAt) }, () =>
+      container.journal.write({ what: "told", exec, pid }),
+    );
   }
 }
 

@@ -228,6 +228,8 @@ export const OPEN_PATHS: readonly string[] = [
   "proxy_plugins.**",
   // Ours: what became of runtime v1's shim_debug.
   "plugins.io.containerd.shim.v1.manager.debug",
+  // Ours: docs/decisions/0111-adoption.md.
+  "plugins.io.containerd.shim.v1.manager.stevedore.**",
   "plugins.io.containerd.cri.v1.images.pinned_images.**",
   "plugins.io.containerd.cri.v1.images.registry.**",
   "plugins.io.containerd.cri.v1.images.runtime_platforms.**",

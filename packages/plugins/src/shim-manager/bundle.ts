@@ -15,6 +15,10 @@ export const BUNDLE_FILE = {
   bootstrap: "bootstrap.json",
   shimBinary: "shim-binary-path",
   sandbox: "sandbox",
+  /** Kept by shims of ours: what one that takes over goes by. */
+  journal: "journal",
+  /** There when the task's shim has others, or may have: what it must have in common with them. */
+  shared: "shared",
 } as const;
 
 /** The type of an OCI spec in an Any. */

@@ -168,6 +168,7 @@ async function world(name: string, runtime: string, sharesShims = false): Promis
       },
       events: exchange,
       shimLog: () => undefined,
+      adopt: false,
       sharesShims: () => sharesShims,
     });
     manager.load();

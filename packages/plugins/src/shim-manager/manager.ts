@@ -35,6 +35,7 @@ import type {
 import { matcher } from "@stevedore/core/filters";
 import { validateIdentifier } from "@stevedore/core/identifiers";
 import { KeyedLock } from "@stevedore/core/keyed-lock";
+import { KEEPER_VARIABLE } from "@stevedore/keeper/protocol";
 import { removeTree } from "@stevedore/os/blocking";
 import { openFifoBoth } from "@stevedore/os/fifo";
 import { isListening, removeStaleSocket } from "@stevedore/os/socket";
@@ -56,8 +57,9 @@ import {
   readText,
   writeBootstrap,
 } from "./bundle.ts";
+import { KeeperLink } from "./keeper-link.ts";
 import { type RuntimeSearch, resolveRuntime } from "./runtime-path.ts";
-import { SharedShims } from "./shared-shims.ts";
+import { type SharedShim, SharedShims } from "./shared-shims.ts";
 import { type DeadExit, ShimBinary, type ShimCallSettings } from "./shim-binary.ts";
 import { isConnectionGone, ShimConnection, type TaskCall } from "./shim-client.ts";
 import { readShimLog, type ShimLogSink } from "./shim-log.ts";
@@ -92,12 +94,24 @@ export interface ShimManagerOptions extends BundleFolders, ShimCallSettings, Run
   readonly timeouts?: ShimTimeouts;
   /** Where shims' own logs go; default the daemon's stderr, as in the peer. */
   readonly shimLog?: ShimLogSink;
+  /** The command that starts a keeper; without it there is none, and shims are children of whoever reaps orphans here. */
+  readonly keeper?: readonly string[];
+  /** Whether the containers of a shim that died are taken over; false cleans up after it, as the peer does. Default true. */
+  readonly adopt?: boolean;
+  /** Whether a runtime's containers get a shim of their own each. */
+  readonly isolated?: (runtime: string) => boolean;
   /** Whether a shim binary can be shared by containers; default: if it is this very program. */
   readonly sharesShims?: (path: string) => boolean;
 }
 
 /** Annotations that group containers in one shim by the shim's own rule. */
 const GROUP_ANNOTATIONS = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+
+/** Label or annotation of a container that is to have a shim of its own: "true". */
+const ISOLATED = "stevedore.isolated";
+
+/** How long a shim may take to take a container over, milliseconds: it waits for runtimes that the dead one has called. */
+const ADOPT_MS = 30_000;
 
 /** Bundles looked at together when the daemon starts: enough to hide a slow shim, few enough descriptors. */
 const LOAD_PARALLEL = 16;
@@ -137,6 +151,7 @@ export class ShimTaskManager implements TaskManager {
   /** One change of a task at a time: delete and kill. */
   readonly #locks = new KeyedLock();
   readonly #shared: SharedShims;
+  readonly #keeper: KeeperLink;
   readonly #stop = new AbortController();
   #scanned: Promise<void> = Promise.resolve();
   #following: Promise<void> = Promise.resolve();
@@ -145,7 +160,20 @@ export class ShimTaskManager implements TaskManager {
   readonly #runtimePaths = new Map<string, string>();
 
   constructor(options: ShimManagerOptions) {
-    this.#options = { ...options, socketDir: socketDirOf(options) };
+    this.#keeper = new KeeperLink({
+      command: options.keeper,
+      socket: join(dirname(options.state), "keeper.sock"),
+      grpcAddress: options.grpcAddress,
+      env: options.env,
+      log: options.log,
+    });
+    const { socket } = this.#keeper;
+    this.#options = {
+      ...options,
+      socketDir: socketDirOf(options),
+      env: { ...options.env, ...(socket === "" ? {} : { [KEEPER_VARIABLE]: socket }) },
+      runStart: (argv, how) => this.#keeper.run(argv, how),
+    };
     this.#timeouts = options.timeouts ?? DEFAULT_TIMEOUTS;
     this.#log = options.log;
     this.#shared = new SharedShims(options.log);
@@ -156,6 +184,7 @@ export class ShimTaskManager implements TaskManager {
    * Shims that cannot be reached any more are cleaned up after.
    */
   load(): void {
+    void this.#keeper.client(); // there before the first task needs it
     this.#following = this.#followExits();
     this.#scanned = this.#scan().catch((error: unknown) =>
       this.#log.error("loading tasks", { error: messageOf(error) }),
@@ -179,6 +208,7 @@ export class ShimTaskManager implements TaskManager {
     // Before the tasks let go of them: a shim with containers goes on.
     await this.#shared.close();
     for (const entry of this.#table.list()) entry.over.abort();
+    await this.#keeper.close();
     await this.#following;
   }
 
@@ -197,7 +227,13 @@ export class ShimTaskManager implements TaskManager {
 
   async start(context: RequestContext, { containerId, execId }: ProcessRef): Promise<{ readonly pid: number }> {
     const entry = await this.#task(context, containerId);
-    const { pid } = await this.#call(context, entry, (task, options) => task.start({ id: entry.id, execId }, options));
+    const { pid } = await this.#call(
+      context,
+      entry,
+      (task, options) => task.start({ id: entry.id, execId }, options),
+      // The shim that died may have started it.
+      { done: async (task, options) => startedPid(await task.state({ id: entry.id, execId }, options)) },
+    );
     if (execId === "") entry.last = { ...entry.last, pid, status: "running" };
     return { pid };
   }
@@ -206,11 +242,21 @@ export class ShimTaskManager implements TaskManager {
     const namespace = requireNamespace(context);
     if (execId !== "") {
       const entry = await this.#task(context, containerId);
-      const answer = await this.#call(context, entry, (task, options) =>
-        task.delete({ id: entry.id, execId }, options),
+      const answer = await this.#call(
+        context,
+        entry,
+        (task, options) => task.delete({ id: entry.id, execId }, options),
+        {
+          done: async (task, options) => {
+            const found = await orNotFound(task.state({ id: entry.id, execId }, options));
+            const told = entry.exits.get(execId);
+            if (found !== undefined || told === undefined) return undefined;
+            return { told };
+          },
+        },
       );
       entry.exits.delete(execId);
-      return exitRecord(execId, answer);
+      return "told" in answer ? answer.told : exitRecord(execId, answer);
     }
     const lock = await this.#locks.acquire(`${namespace}/${containerId}`, context.signal);
     // It goes on when the caller has given up: half of a delete is a task that nobody sees and nobody ends.
@@ -281,8 +327,11 @@ export class ShimTaskManager implements TaskManager {
     } catch (error) {
       throw withContext(`invalid exec id ${execId}`, error);
     }
-    await this.#call(context, entry, (task, options) =>
-      task.exec({ id: entry.id, execId, ...io, spec: anyToProto(spec) }, options),
+    await this.#call(
+      context,
+      entry,
+      (task, options) => task.exec({ id: entry.id, execId, ...io, spec: anyToProto(spec) }, options),
+      { done: async (task, options) => orNotFound(task.state({ id: entry.id, execId }, options)) },
     );
   }
 
@@ -309,13 +358,17 @@ export class ShimTaskManager implements TaskManager {
 
   async pause(context: RequestContext, containerId: string): Promise<void> {
     const entry = await this.#task(context, containerId);
-    await this.#call(context, entry, (task, options) => task.pause({ id: entry.id }, options));
+    await this.#call(context, entry, (task, options) => task.pause({ id: entry.id }, options), {
+      done: async (task, options) => ifStatus("paused", await task.state({ id: entry.id }, options)),
+    });
     entry.last = { ...entry.last, status: "paused" };
   }
 
   async resume(context: RequestContext, containerId: string): Promise<void> {
     const entry = await this.#task(context, containerId);
-    await this.#call(context, entry, (task, options) => task.resume({ id: entry.id }, options));
+    await this.#call(context, entry, (task, options) => task.resume({ id: entry.id }, options), {
+      done: async (task, options) => ifStatus("running", await task.state({ id: entry.id }, options)),
+    });
     entry.last = { ...entry.last, status: "running" };
   }
 
@@ -368,12 +421,9 @@ export class ShimTaskManager implements TaskManager {
       .map(async (entry): Promise<TaskMetric | undefined> => {
         const timestamp = new Date();
         try {
-          const { stats } = await this.#call(
-            context,
-            entry,
-            (task, options) => task.stats({ id: entry.id }, options),
-            this.#timeouts.stats,
-          );
+          const { stats } = await this.#call(context, entry, (task, options) => task.stats({ id: entry.id }, options), {
+            timeoutMs: this.#timeouts.stats,
+          });
           if (stats === undefined) return undefined;
           return { id: entry.id, timestamp, data: { typeUrl: stats.typeUrl, value: stats.value } };
         } catch (error) {
@@ -390,20 +440,22 @@ export class ShimTaskManager implements TaskManager {
   async wait(context: RequestContext, { containerId, execId }: ProcessRef): Promise<ExitRecord> {
     const entry = await this.#task(context, containerId);
     const id = execId === "" ? entry.id : execId;
-    const connection = await this.#connection(entry, context.signal);
-    try {
-      const answer = await connection.endless((task, options) => task.wait({ id: entry.id, execId }, options), {
-        signal: context.signal,
-      });
-      const pid = entry.exits.get(id)?.pid ?? (execId === "" ? entry.last.pid : 0);
-      return { ...exitRecord(id, answer), pid };
-    } catch (error) {
-      if (!isConnectionGone(error, connection) || entry.deleted) throw error;
-      // The shim has gone: what its clean-up finds out is the answer.
-      const told = entry.exits.get(id);
-      if (told !== undefined) return told;
-      const exit = await untilAborted(entry.gone, context.signal);
-      return { ...exit, id };
+    for (;;) {
+      const connection = await this.#connection(entry, context.signal);
+      try {
+        const answer = await connection.endless((task, options) => task.wait({ id: entry.id, execId }, options), {
+          signal: context.signal,
+        });
+        const pid = entry.exits.get(id)?.pid ?? (execId === "" ? entry.last.pid : 0);
+        return { ...exitRecord(id, answer), pid };
+      } catch (error) {
+        if (!isConnectionGone(error, connection) || entry.deleted) throw error;
+        // The shim has gone: another one takes over, or what the clean-up finds out is the answer.
+        const told = entry.exits.get(id);
+        if (told !== undefined) return told;
+        await this.#recovered(entry, connection, context.signal);
+        if (entry.shim.kind === "gone") return { ...entry.shim.exit, id };
+      }
     }
   }
 
@@ -468,7 +520,8 @@ export class ShimTaskManager implements TaskManager {
     const runtime = task.runtimePath === "" ? container.runtime.name : task.runtimePath;
     const path = await this.#runtimePath(runtime);
     const binary = new ShimBinary(path, bundle, this.#options);
-    if (await this.#mayShare(path, request)) return this.#joinShared(context, { bundle, binary, request });
+    if (await this.#mayShare(path, { ...request, runtime }))
+      return this.#joinShared(context, { bundle, binary, request });
     const over = new AbortController();
     readShimLog(bundle, { sink: this.#shimLog(), signal: over.signal, log: this.#log });
     let record: BootstrapRecord | undefined;
@@ -541,14 +594,16 @@ export class ShimTaskManager implements TaskManager {
     undo.defer(() => over.abort());
     const start = (): Promise<BootstrapRecord> =>
       this.#launch((cut) => binary.startShared(task.options ?? container.runtime.options, cut), context.signal);
-    const shared = await this.#shared
-      .acquire(`${binary.path}\n${bundle.namespace}`, bundle.namespace, start, context.signal)
-      .catch((error: unknown) => {
-        throw withContext("start failed", error);
-      });
+    const key = sharedKey(binary, bundle);
+    const shared = await this.#shared.acquire(key, bundle.namespace, start, context.signal).catch((error: unknown) => {
+      throw withContext("start failed", error);
+    });
     undo.defer(() => this.#shared.release(shared));
-    await writeFile(join(bundle.path, BUNDLE_FILE.shimBinary), binary.path, { mode: 0o600 });
-    await writeBootstrap(bundle, shared.record);
+    await Promise.all([
+      writeFile(join(bundle.path, BUNDLE_FILE.shimBinary), binary.path, { mode: 0o600 }),
+      writeFile(join(bundle.path, BUNDLE_FILE.shared), "", { mode: 0o600 }),
+      writeBootstrap(bundle, shared.record),
+    ]);
     const connection = await ShimConnection.open(shared.record, bundle.namespace, context.signal);
     const entry = new TaskEntry(bundle, {
       binary,
@@ -556,17 +611,16 @@ export class ShimTaskManager implements TaskManager {
       io: task.io,
       sandboxed: false,
     });
-    entry.shared = shared;
-    entry.over.signal.addEventListener(
-      "abort",
-      () => {
-        over.abort();
-        this.#shared.release(shared);
-      },
-      { once: true },
-    );
+    this.#useShared(entry, shared);
+    entry.over.signal.addEventListener("abort", () => over.abort(), { once: true });
     undo.move();
     return entry;
+  }
+
+  /** Gives the shim back when the task leaves the table. */
+  #useShared(entry: TaskEntry, shared: SharedShim): void {
+    entry.shared = shared;
+    entry.over.signal.addEventListener("abort", () => this.#shared.release(shared), { once: true });
   }
 
   /**
@@ -575,15 +629,21 @@ export class ShimTaskManager implements TaskManager {
    */
   async #mayShare(
     path: string,
-    { task, container }: { readonly task: CreateTask; readonly container: Container },
+    {
+      task,
+      container,
+      runtime,
+    }: { readonly task: CreateTask; readonly container: Container; readonly runtime: string },
   ): Promise<boolean> {
     if (this.#options.env["SCHED_CORE"] !== undefined || !(await this.#isOurs(path))) return false;
+    if (container.labels[ISOLATED] === "true" || this.#options.isolated?.(runtime) === true) return false;
     const options = chooseOptions(task.options, container.runtime.options);
     if (options !== undefined && options.value.byteLength > 0) {
       if (!options.typeUrl.endsWith(OptionsSchema.typeName)) return false;
       if (fromBinary(OptionsSchema, options.value).shimCgroup !== "") return false;
     }
     const spec = container.spec === undefined ? "" : decodeText(container.spec.value);
+    if (RegExp(`"${ISOLATED}"\\s*:\\s*"true"`).test(spec)) return false;
     return !GROUP_ANNOTATIONS.some((name) => spec.includes(name));
   }
 
@@ -621,6 +681,14 @@ export class ShimTaskManager implements TaskManager {
     const limit = { timeoutMs: this.#timeouts.cleanup };
     const quietly = (error: unknown): void =>
       this.#log.debug("ending shim after a failed create", { id: entry.id, error: messageOf(error) });
+    if (connection.isClosed) {
+      // It died in the middle: what the runtime has made by then, or still makes, is taken down without it.
+      await entry.binary.delete(AbortSignal.timeout(ADOPT_MS)).catch(quietly);
+      this.#removeSocket(entry);
+      await this.#keeper.drop(entry.bundle.namespace, entry.id);
+      entry.over.abort();
+      return;
+    }
     if (!(await untilEnded(creating, entry.last.io))) {
       // The end of its connection tells a shim that nobody waits any more.
       connection.close();
@@ -643,23 +711,29 @@ export class ShimTaskManager implements TaskManager {
   }
 
   async #deleteTask(context: RequestContext, entry: TaskEntry): Promise<ExitRecord> {
-    const connection = await this.#connection(entry, context.signal);
     const told = entry.untilDeleteTold();
-    let record: ExitRecord;
-    try {
-      const answer = await connection.call((task, options) => task.delete({ id: entry.id }, options), {
-        signal: context.signal,
-      });
-      record = exitRecord(entry.id, answer);
-    } catch (error) {
-      if (isConnectionGone(error, connection)) return untilAborted(entry.gone, context.signal);
-      // A shim that does not know the task has nothing left of it; the rest is still to be removed.
-      if (!isErrorClass(error, "not-found")) throw error;
-      await this.#remove(entry, connection);
-      throw error;
+    for (;;) {
+      const connection = await this.#connection(entry, context.signal);
+      let record: ExitRecord;
+      try {
+        const answer = await connection.call((task, options) => task.delete({ id: entry.id }, options), {
+          signal: context.signal,
+        });
+        record = exitRecord(entry.id, answer);
+      } catch (error) {
+        if (isConnectionGone(error, connection)) {
+          await this.#recovered(entry, connection, context.signal);
+          if (entry.shim.kind === "gone") return entry.shim.exit;
+          continue;
+        }
+        // A shim that does not know the task has nothing left of it; the rest is still to be removed.
+        if (!isErrorClass(error, "not-found")) throw error;
+        await this.#remove(entry, connection);
+        throw error;
+      }
+      await this.#remove(entry, connection, told);
+      return record;
     }
-    await this.#remove(entry, connection, told);
-    return record;
   }
 
   /** Takes a deleted task out: from here on the end of its shim is no news. */
@@ -705,12 +779,101 @@ export class ShimTaskManager implements TaskManager {
     }
   }
 
-  /** Waits for the end of a shim's connection and cleans up after it. */
+  /** Waits for the end of a shim's connection and sees to its task. */
   async #watch(entry: TaskEntry, connection: ShimConnection): Promise<void> {
+    const { recovery } = entry;
     await connection.closed;
-    if (entry.deleted || this.#stop.signal.aborted) return;
-    this.#log.info("shim disconnected", { id: entry.id });
+    try {
+      if (entry.deleted || this.#stop.signal.aborted) return;
+      this.#log.info("shim disconnected", { id: entry.id });
+      await this.#recover(entry);
+    } finally {
+      recovery.resolve();
+    }
+  }
+
+  /** After a shim's death: another one takes its task over, else what is left is cleaned up. */
+  async #recover(entry: TaskEntry): Promise<void> {
+    if (await this.#adopt(entry)) return;
+    if (this.#stop.signal.aborted) return;
     await this.#cleanUpAfter(entry, { announce: true });
+  }
+
+  /** Resolves when what follows the end of a connection is done. */
+  async #recovered(entry: TaskEntry, connection: ShimConnection, signal: AbortSignal): Promise<void> {
+    while (entry.shim.kind === "connected" && entry.shim.connection === connection) {
+      await untilAborted(entry.recovery.promise, signal);
+      if (this.#stop.signal.aborted) throw classified("unavailable", "the daemon is stopping");
+    }
+    if (entry.shim.kind === "adopting") await untilAborted(entry.shim.settled, signal);
+  }
+
+  /** Whether another shim has the task now. */
+  async #adopt(entry: TaskEntry): Promise<boolean> {
+    const { bundle, id } = entry;
+    if (this.#options.adopt === false || entry.sandboxed || !(await this.#isOurs(entry.binary.path))) return false;
+    if ((await readText(join(bundle.path, BUNDLE_FILE.journal))) === undefined) return false;
+    const before = entry.shim;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    entry.shim = { kind: "adopting", settled: promise };
+    try {
+      const connection = await this.#adoptInto(entry);
+      if (connection === undefined) {
+        entry.shim = before;
+        return false;
+      }
+      entry.recovery = Promise.withResolvers();
+      entry.shim = { kind: "connected", connection };
+      void this.#watch(entry, connection);
+      return true;
+    } catch (error) {
+      entry.shim = before;
+      this.#log.error("taking over the container of a dead shim", { id, error: messageOf(error) });
+      return false;
+    } finally {
+      resolve();
+    }
+  }
+
+  /** The connection to the shim that has taken a task over; undefined when there was nothing to take over. */
+  async #adoptInto(entry: TaskEntry): Promise<ShimConnection | undefined> {
+    const { bundle, binary, id } = entry;
+    const { namespace } = bundle;
+    const signal = AbortSignal.any([AbortSignal.timeout(ADOPT_MS), this.#stop.signal]);
+    if (entry.address !== undefined && answers(entry.address)) {
+      // Only the connection was lost: two shims must never have one container.
+      return ShimConnection.open(await readBootstrap(bundle), namespace, signal);
+    }
+    this.#removeSocket(entry);
+    const context = backgroundContext({ namespace });
+    const container = await orNotFound(this.#options.containers.get(context, id));
+    const options = container?.runtime.options;
+    await using undo = new AsyncDisposableStack();
+    let record: BootstrapRecord;
+    let shared: SharedShim | undefined;
+    if ((await readText(join(bundle.path, BUNDLE_FILE.shared))) === undefined) {
+      record = await binary.start(options, signal);
+    } else {
+      const start = (): Promise<BootstrapRecord> => binary.startShared(options, signal);
+      shared = await this.#shared.acquire(sharedKey(binary, bundle), namespace, start, signal);
+      const slot = shared;
+      undo.defer(() => this.#shared.release(slot));
+      ({ record } = shared);
+    }
+    const connection = await ShimConnection.open(record, namespace, signal);
+    undo.defer(() => connection.close());
+    const { adopted, pid, lost } = await connection.adopt({ id, bundle: bundle.path }, { signal });
+    if (!adopted) {
+      if (shared === undefined) await this.#endUnused(bundle, record);
+      return undefined;
+    }
+    await writeBootstrap(bundle, record);
+    entry.address = record.address;
+    entry.last = { ...entry.last, pid };
+    if (shared !== undefined) this.#useShared(entry, shared);
+    undo.move();
+    this.#log.warn("another shim has taken over from one that died", { id, namespace, pid, lost: lost.join("; ") });
+    return connection;
   }
 
   /** Cleans up after a shim that is gone: its binary's delete, the bundle, and the events nobody else sends. */
@@ -727,6 +890,7 @@ export class ShimTaskManager implements TaskManager {
       this.#log.error("failed to delete bundle", { id, error: messageOf(error) }),
     );
     this.#removeSocket(entry);
+    await this.#keeper.drop(entry.bundle.namespace, id);
     const told = entry.exits.get(id);
     const exit: ExitRecord =
       told ??
@@ -801,7 +965,7 @@ export class ShimTaskManager implements TaskManager {
         context,
         entry,
         (task, options) => task.state({ id: entry.id, execId }, options),
-        this.#timeouts.state,
+        { timeoutMs: this.#timeouts.state },
       );
       const state = processState(entry.id, answer);
       if (execId === "") entry.last = state;
@@ -813,26 +977,49 @@ export class ShimTaskManager implements TaskManager {
     }
   }
 
-  /** A call of a task's shim; a connection that is gone means that the task is. */
-  async #call<R extends Promise<unknown>>(
+  /**
+   * A call of a task's shim. One that was cut off by the death of the shim is made again when another has taken over; what the
+   * dead one may have done already is looked for first by `done`.
+   */
+  async #call<R extends Promise<unknown>, D = never>(
     context: RequestContext,
     entry: TaskEntry,
     make: TaskCall<R>,
-    timeoutMs?: number,
-  ): Promise<Awaited<R>> {
-    const connection = await this.#connection(entry, context.signal);
-    try {
-      return await connection.call(make, { signal: context.signal, ...(timeoutMs === undefined ? {} : { timeoutMs }) });
-    } catch (error) {
-      if (isConnectionGone(error, connection)) throw taskNotFound(entry.id, error);
-      throw error instanceof ClassifiedError
-        ? error
-        : classified(errorClassOf(error), messageOf(error), { cause: error });
+    how: { readonly timeoutMs?: number; readonly done?: TaskCall<Promise<D | undefined>> } = {},
+  ): Promise<Awaited<R> | D> {
+    const { timeoutMs, done } = how;
+    const limits = { signal: context.signal, ...(timeoutMs === undefined ? {} : { timeoutMs }) };
+    for (let again = false; ; again = true) {
+      const connection = await this.#connection(entry, context.signal, timeoutMs);
+      try {
+        if (again && done !== undefined) {
+          const before = await connection.call(done, limits);
+          if (before !== undefined) return before;
+        }
+        return await connection.call(make, limits);
+      } catch (error) {
+        if (isConnectionGone(error, connection)) {
+          if (entry.deleted) throw taskNotFound(entry.id, error);
+          await this.#recovered(entry, connection, context.signal);
+          if (entry.shim.kind !== "connected") throw taskNotFound(entry.id, error);
+          continue;
+        }
+        throw error instanceof ClassifiedError
+          ? error
+          : classified(errorClassOf(error), messageOf(error), { cause: error });
+      }
     }
   }
 
-  async #connection(entry: TaskEntry, signal: AbortSignal): Promise<ShimConnection> {
+  async #connection(entry: TaskEntry, signal: AbortSignal, timeoutMs: number = ADOPT_MS): Promise<ShimConnection> {
     if (entry.shim.kind === "loading") await this.#settle(entry, signal);
+    if (entry.shim.kind === "adopting") {
+      const limit = AbortSignal.timeout(timeoutMs);
+      await untilAborted(entry.shim.settled, AbortSignal.any([signal, limit])).catch((error: unknown) => {
+        if (!limit.aborted) throw error;
+        throw classified("deadline-exceeded", `task ${entry.id}: its shim has died, and is being replaced`);
+      });
+    }
     if (entry.shim.kind === "connected") return entry.shim.connection;
     if (entry.shim.kind === "gone") throw taskNotFound(entry.id);
     throw classified(
@@ -949,6 +1136,10 @@ export class ShimTaskManager implements TaskManager {
       this.#log.error(`unable to load shim ${JSON.stringify(entry.id)}`, { namespace, error: messageOf(error) });
       // A shim that is there and takes no connection now (it is stopped, or busy) must not lose its container.
       if (entry.address !== undefined && answers(entry.address)) return;
+      if (await this.#adopt(entry)) {
+        readShimLog(bundle, { sink: this.#shimLog(), signal: entry.over.signal, log: this.#log });
+        return;
+      }
       // Nobody was told of this task by us, so nobody is told of its end: clients find it missing.
       await this.#cleanUpAfter(entry, { announce: false });
       return;
@@ -1091,6 +1282,30 @@ function chooseOptions(own: AnyValue | undefined, containers: AnyValue | undefin
 function checkpointIn(options: AnyValue | undefined): string {
   if (options === undefined || !options.typeUrl.endsWith(OptionsSchema.typeName)) return "";
   return fromBinary(OptionsSchema, options.value).criuImagePath;
+}
+
+/** What containers of one shim must have in common, besides what is the same for all shims of a daemon. */
+function sharedKey(binary: ShimBinary, { namespace }: Bundle): string {
+  return `${binary.path}\n${namespace}`;
+}
+
+/** The answer, or undefined when there is no such thing. */
+async function orNotFound<P extends Promise<unknown>>(answer: P): Promise<Awaited<P> | undefined> {
+  try {
+    const found = await answer;
+    return found;
+  } catch (error) {
+    if (isErrorClass(error, "not-found")) return undefined;
+    throw error;
+  }
+}
+
+function startedPid(state: StateResponseV2 | StateResponseV3): { readonly pid: number } | undefined {
+  return taskStatusFromProto(state.status) === "created" ? undefined : { pid: state.pid };
+}
+
+function ifStatus(status: ProcessState["status"], state: StateResponseV2 | StateResponseV3): object | undefined {
+  return taskStatusFromProto(state.status) === status ? {} : undefined;
 }
 
 interface ExitAnswer {

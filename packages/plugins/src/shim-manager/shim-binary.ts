@@ -4,7 +4,7 @@ import { AnySchema } from "@bufbuild/protobuf/wkt";
 import { classified, decodeText, type Logger, withContext } from "@stevedore/base";
 import { optionalDateFromProto } from "@stevedore/convert/timestamps";
 import type { AnyValue } from "@stevedore/core";
-import { type RunResult, runCommand } from "@stevedore/os/spawn";
+import { type RunOptions, type RunResult, runCommand } from "@stevedore/os/spawn";
 import {
   BootstrapParamsSchema,
   BootstrapResultSchema,
@@ -27,6 +27,8 @@ export interface ShimCallSettings {
   /** The shims' environment, without what is added here. */
   readonly env: Readonly<Record<string, string>>;
   readonly log: Logger;
+  /** Runs what leaves a shim behind; default {@link runCommand}. */
+  readonly runStart?: (argv: readonly string[], options: RunOptions) => Promise<RunResult>;
 }
 
 /** How a task ended, as a shim's `delete` tells. */
@@ -158,7 +160,8 @@ export class ShimBinary {
   }
 
   async #start(input: Uint8Array, signal: AbortSignal): Promise<BootstrapRecord> {
-    const ran = await this.#run(["-id", this.#bundle.id, ...this.#debugFlag(), "start"], { signal, input });
+    const run = this.#settings.runStart ?? runCommand;
+    const ran = await this.#run(["-id", this.#bundle.id, ...this.#debugFlag(), "start"], { signal, input }, run);
     if (ran.code !== 0) {
       const printed = `${decodeText(ran.stdout)}${decodeText(ran.stderr)}`.trim();
       throw classified("unknown", `${printed}: exit status ${ran.code}`);
@@ -169,12 +172,13 @@ export class ShimBinary {
   async #run(
     args: readonly string[],
     options: { readonly signal: AbortSignal; readonly input?: Uint8Array },
+    run: (argv: readonly string[], options: RunOptions) => Promise<RunResult> = runCommand,
   ): Promise<RunResult> {
     const { namespace, path: cwd } = this.#bundle;
     const { grpcAddress, ttrpcAddress, publishBinary, env } = this.#settings;
     const common = ["-namespace", namespace, "-address", grpcAddress, "-publish-binary", publishBinary];
     try {
-      return await runCommand([this.#path, ...common, ...args], {
+      return await run([this.#path, ...common, ...args], {
         cwd,
         env: {
           ...env,

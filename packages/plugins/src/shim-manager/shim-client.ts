@@ -2,6 +2,7 @@ import { classified, isErrorClass, withContext } from "@stevedore/base";
 import { connectUnix, Client as TtrpcClient } from "@stevedore/ttrpc";
 import type { Task as TaskV2 } from "@stevedore/wire/gen/containerd/task/v2/shim_pb";
 import type { Task as TaskV3 } from "@stevedore/wire/gen/containerd/task/v3/shim_pb";
+import type { AdoptResponse } from "@stevedore/wire/gen/stevedore/shim/v1/adoption_pb";
 import { type CallOptions, type Client, createClient } from "@stevedore/wire/rpc/index";
 import { ttrpcTransport } from "@stevedore/wire/ttrpc";
 import { type BootstrapRecord, LEGACY_VERSION } from "./bundle.ts";
@@ -80,6 +81,16 @@ export class ShimConnection {
   /** A call that may last as long as the process does: outside the bulkhead. */
   async endless<R extends Promise<unknown>>(make: TaskCall<R>, options: CallOptions): Promise<Awaited<R>> {
     const answer = await make(this.task, this.#withNamespace(options));
+    return answer;
+  }
+
+  /** Has a shim of ours take over a container of one that died. */
+  async adopt(request: { readonly id: string; readonly bundle: string }, options: CallOptions): Promise<AdoptResponse> {
+    const { Adoption } = await import("@stevedore/wire/gen/stevedore/shim/v1/adoption_pb");
+    const answer = await createClient(Adoption, ttrpcTransport(this.#client)).adopt(
+      request,
+      this.#withNamespace(options),
+    );
     return answer;
   }
 

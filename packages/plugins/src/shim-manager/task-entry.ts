@@ -9,6 +9,8 @@ export type ShimState =
   /** Found on disk at the daemon's start; `settled` resolves when it is known what it is. */
   | { readonly kind: "loading"; readonly settled: Promise<void> }
   | { readonly kind: "connected"; readonly connection: ShimConnection }
+  /** It has died, and another one takes its tasks over; `settled` resolves when that has worked, or has not. */
+  | { readonly kind: "adopting"; readonly settled: Promise<void> }
   /** It is gone, or another state took its place; `exit` is how its task ended. */
   | { readonly kind: "gone"; readonly exit: ExitRecord };
 
@@ -31,6 +33,8 @@ export class TaskEntry {
   address: string | undefined;
   /** Ends when the task leaves the table. */
   readonly over = new AbortController();
+  /** Resolves when what follows the death of the current shim is done; replaced with each new shim. */
+  recovery: PromiseWithResolvers<void> = Promise.withResolvers();
   readonly #gone = Promise.withResolvers<ExitRecord>();
   #deleteTold: PromiseWithResolvers<void> | undefined;
 

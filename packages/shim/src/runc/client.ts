@@ -1,7 +1,7 @@
 import { decodeText, encodeText } from "@stevedore/base/bytes";
 import { classified, messageOf } from "@stevedore/base/errors";
 import { isJsonObject, parseJson } from "@stevedore/oci/json-lossless";
-import { signalName } from "@stevedore/os/signals";
+import { SIGKILL, signalName } from "@stevedore/os/signals";
 import type { OutputTarget, StdinSource } from "@stevedore/os/spawn";
 import { lastLoggedError, logSize, RuntimeError } from "./errors.ts";
 
@@ -118,7 +118,7 @@ export function restoreArguments(id: string, call: RestoreCall): string[] {
 
 /**
  * Calls the OCI runtime's command line. Failures are {@link RuntimeError} with what the runtime logged during the call;
- * a runtime that is not there is not-found. No call is cancelled half-way: a runtime that is killed leaves state behind.
+ * a runtime that is not there is not-found. No call but a removal is cancelled half-way: a runtime that is killed leaves state behind.
  */
 export class RuntimeClient {
   readonly settings: RuntimeSettings;
@@ -147,9 +147,9 @@ export class RuntimeClient {
     await this.#run(["kill", ...(all ? ["--all"] : []), id, String(signal)]);
   }
 
-  /** Removes the container's state; with `force` it is killed first. */
-  async delete(id: string, force: boolean): Promise<void> {
-    await this.#run(["delete", ...(force ? ["--force"] : []), id]);
+  /** Removes the container's state; with `force` it is killed first. A signal kills the runtime. */
+  async delete(id: string, force: boolean, signal?: AbortSignal): Promise<void> {
+    await this.#run(["delete", ...(force ? ["--force"] : []), id], signal === undefined ? {} : { signal });
   }
 
   async pause(id: string): Promise<void> {
@@ -163,6 +163,15 @@ export class RuntimeClient {
   /** @param resources OCI LinuxResources as JSON, passed on byte for byte. */
   async update(id: string, resources: Uint8Array): Promise<void> {
     await this.#run(["update", "--resources=-", id], { input: resources });
+  }
+
+  /** The status the runtime has for a container: "created", "running", "paused" or "stopped". */
+  async state(id: string): Promise<string> {
+    const text = await this.#run(["state", id]);
+    const parsed = parseJson(text);
+    const status = isJsonObject(parsed) ? parsed["status"] : undefined;
+    if (typeof status !== "string") throw classified("unknown", `read state of ${id}: found no status`);
+    return status;
   }
 
   /** Pids of the container's processes, as the host sees them. */
@@ -196,6 +205,7 @@ export class RuntimeClient {
       readonly stdio?: RuntimeStdio;
       readonly input?: Uint8Array;
       readonly extraFds?: readonly number[];
+      readonly signal?: AbortSignal;
     } = {},
   ): Promise<string> {
     const { readChunks } = await import("@stevedore/os/io");
@@ -203,11 +213,14 @@ export class RuntimeClient {
     const { settings } = this;
     const command = settings.command === "" ? DEFAULT_RUNTIME : settings.command;
     const from = logSize(settings.log);
-    const { stdio, input, extraFds = [] } = options;
+    const { stdio, input, extraFds = [], signal } = options;
+    const cut = signal === undefined ? {} : { signal };
     // With stdio of its own the runtime's output is not ours to read: the container holds it after the runtime's end.
     const child = spawnChild([command, ...globalArguments(settings), ...args], {
       env: settings.env,
       extraFds,
+      ...cut,
+      killSignal: SIGKILL,
       searchPath: settings.env["PATH"] ?? DEFAULT_PATH,
       ...(stdio ?? {
         stdin: input === undefined ? "null" : { bytes: input },
@@ -216,7 +229,7 @@ export class RuntimeClient {
       }),
     });
     try {
-      const output = child.stdout === undefined ? "" : await collect(readChunks(child.stdout.release()));
+      const output = child.stdout === undefined ? "" : await collect(readChunks(child.stdout.release(), cut));
       const status = await child.exited;
       if (status.code === 0) return output;
       throw await this.#failure(command, { ...status, output, from });

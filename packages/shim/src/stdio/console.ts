@@ -1,11 +1,14 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { duplicate, type OwnedFd } from "@stevedore/os/fd";
-import { openFifoReaderNow, openFifoWriter } from "@stevedore/os/fifo";
+import { messageOf } from "@stevedore/base/errors";
+import { duplicate, OwnedFd } from "@stevedore/os/fd";
+import { openFifoBoth, openFifoReaderNow, openFifoWriter } from "@stevedore/os/fifo";
 import { FdWriter, readChunks } from "@stevedore/os/io";
 import { ConsoleSocket, setWindowSize } from "@stevedore/os/pty";
+import type { ProcessDeposits } from "../deposits.ts";
 import { AppendFile } from "./append-file.ts";
 import { Logger } from "./logger.ts";
+import type { Adoption } from "./process-io.ts";
 import { planOutput, type StdioNames } from "./target.ts";
 
 export interface ConsoleOptions {
@@ -13,6 +16,8 @@ export interface ConsoleOptions {
   readonly id: string;
   readonly namespace: string;
   readonly env: Readonly<Record<string, string>>;
+  /** Where what could not be opened again is deposited. */
+  readonly kept: ProcessDeposits;
 }
 
 /** How long the runtime may take to send the terminal after it ended well; the peer's figure. */
@@ -47,15 +52,19 @@ export class ProcessConsole {
   #output: Promise<void> = Promise.resolve();
   #closed: Promise<void> | undefined;
 
-  private constructor(master: OwnedFd) {
+  readonly #kept: ProcessDeposits;
+
+  private constructor(master: OwnedFd, kept: ProcessDeposits) {
+    this.#kept = kept;
     this.#master = master;
+    kept.keep("pty", master.fd);
     this.#toTerminal = new FdWriter(duplicate(master.fd));
   }
 
   /** Takes the terminal the runtime sends and starts copying. */
   static async receive(socket: ConsoleSocket, options: ConsoleOptions): Promise<ProcessConsole> {
     const master = await socket.receive(AbortSignal.timeout(CONSOLE_TIMEOUT_MS));
-    const console = new ProcessConsole(master);
+    const console = new ProcessConsole(master, options.kept);
     try {
       await console.#connect(options);
       return console;
@@ -63,6 +72,66 @@ export class ProcessConsole {
       await console.close();
       throw error;
     }
+  }
+
+  /** Goes on with the terminal of a process that another shim began; undefined when nobody holds it any more. */
+  static async adopt(options: ConsoleOptions, adoption: Adoption): Promise<ProcessConsole | undefined> {
+    const master = adoption.taken.get("pty");
+    if (master === undefined) {
+      adoption.lost("terminal: nobody holds it any more");
+      return undefined;
+    }
+    const console = new ProcessConsole(new OwnedFd(master.release()), options.kept);
+    await console.#adoptOutput(options, adoption);
+    console.#adoptInput(options, adoption);
+    return console;
+  }
+
+  async #adoptOutput(options: ConsoleOptions, { taken, lost }: Adoption): Promise<void> {
+    let write: (bytes: Uint8Array) => Promise<void> = () => Promise.resolve();
+    try {
+      const held = taken.get("pty-to");
+      if (held !== undefined) write = this.#writeTo(new FdWriter(held.release()));
+      else {
+        const plan = await planOutput({ ...options.names, stderr: "" });
+        if (plan.kind === "log-file") write = await this.#appendTo(plan.path);
+        else if (plan.kind === "logger") lost("terminal: its logger is gone");
+        else if (plan.stdout.kind === "file") write = await this.#appendTo(plan.stdout.path);
+        else if (plan.stdout.kind === "fifo")
+          write = this.#writeTo(new FdWriter(openFifoBoth(plan.stdout.path).release()));
+      }
+    } catch (error) {
+      lost(`terminal's output: ${messageOf(error)}`);
+    }
+    this.#output = this.#copyOutput(duplicate(this.#master.fd), write);
+  }
+
+  #adoptInput({ names }: ConsoleOptions, { taken, lost, stdinClosed }: Adoption): void {
+    if (names.stdin === "") return;
+    try {
+      if (!stdinClosed) this.#keepWriter(new FdWriter((taken.get("stdin") ?? openFifoBoth(names.stdin)).release()));
+      const reader = new OwnedFd((taken.get("stdin-from") ?? openFifoReaderNow(names.stdin)).release());
+      this.#beginInput(reader);
+    } catch (error) {
+      lost(`terminal's input: ${messageOf(error)}`);
+    }
+  }
+
+  #keepWriter(writer: FdWriter): void {
+    this.#stdinWriter = writer;
+    this.#held.push(writer);
+    this.#kept.keep("stdin", writer.fd);
+  }
+
+  #beginInput(reader: OwnedFd): void {
+    this.#kept.keep("stdin-from", reader.fd);
+    void this.#copyInput(reader.release());
+  }
+
+  #writeTo(writer: FdWriter): (bytes: Uint8Array) => Promise<void> {
+    this.#held.push(writer);
+    this.#kept.keep("pty-to", writer.fd);
+    return (bytes) => writer.write(bytes, this.#abort.signal);
   }
 
   /** Settles when all output has been copied; never rejects. */
@@ -76,6 +145,7 @@ export class ProcessConsole {
   }
 
   closeStdin(): void {
+    this.#kept.forget("stdin");
     this.#stdinWriter?.close();
     this.#stdinWriter = undefined;
   }
@@ -94,6 +164,8 @@ export class ProcessConsole {
   }
 
   #hangUp(): void {
+    // With a copy of the master left anywhere the terminal would not hang up.
+    this.#kept.forget("pty", "stdin-from");
     this.#abort.abort();
     this.#toTerminal.close();
     if (this.#master.fd >= 0) this.#master.close();
@@ -106,10 +178,8 @@ export class ProcessConsole {
     if (names.stdin === "") return;
     const reader = openFifoReaderNow(names.stdin);
     this.#held.push(reader);
-    const writer = await openFifoWriter(names.stdin);
-    this.#stdinWriter = writer;
-    this.#held.push(writer);
-    void this.#copyInput(reader.release());
+    this.#keepWriter(await openFifoWriter(names.stdin));
+    this.#beginInput(reader);
   }
 
   async #openOutput(options: ConsoleOptions): Promise<(bytes: Uint8Array) => Promise<void>> {
@@ -120,20 +190,14 @@ export class ProcessConsole {
         const logger = await Logger.start({ ...options, ...plan });
         this.#logger = logger;
         logger.stderr.close();
-        const writer = new FdWriter(logger.stdout.release());
-        this.#held.push(writer);
-        return (bytes) => writer.write(bytes, signal);
+        return this.#writeTo(new FdWriter(logger.stdout.release()));
       }
       case "log-file":
         return this.#appendTo(plan.path);
       case "streams":
         if (plan.stdout.kind === "null") return () => Promise.resolve();
         if (plan.stdout.kind === "file") return this.#appendTo(plan.stdout.path);
-        {
-          const writer = await openFifoWriter(plan.stdout.path, { keepReader: true, signal });
-          this.#held.push(writer);
-          return (bytes) => writer.write(bytes, signal);
-        }
+        return this.#writeTo(await openFifoWriter(plan.stdout.path, { keepReader: true, signal }));
     }
   }
 
@@ -150,6 +214,7 @@ export class ProcessConsole {
       // The client's end is gone, or the terminal was hung up: nobody is left to tell.
     }
     // The client sees the end now, not when the process is deleted.
+    this.#kept.forget("pty-to", "stdin", "stdin-from");
     for (const held of this.#held.splice(0)) held.close();
   }
 

@@ -1,7 +1,9 @@
 import { chown, mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
+import { classified, messageOf } from "@stevedore/base/errors";
 import { OwnedFd, pipe, setNonBlocking } from "@stevedore/os/fd";
-import { type FdWriter, openFifoBoth, openFifoReaderNow, openFifoWriter } from "@stevedore/os/fifo";
+import { FdWriter, openFifoBoth, openFifoReaderNow, openFifoWriter } from "@stevedore/os/fifo";
+import type { ProcessDeposits } from "../deposits.ts";
 import { NO_STDIO, type RuntimeStdio } from "../runc/client.ts";
 import { AppendFile } from "./append-file.ts";
 import { Logger } from "./logger.ts";
@@ -36,13 +38,15 @@ export interface ProcessIoOptions {
   readonly uid: number;
   readonly gid: number;
   readonly env: Readonly<Record<string, string>>;
+  /** Where what could not be opened again is deposited. */
+  readonly kept: ProcessDeposits;
 }
 
 /** Opens a process's streams. @throws what opening them throws; nothing stays open then */
 export async function openProcessIo(options: ProcessIoOptions): Promise<ProcessIo> {
   const { names } = options;
   if (names.stdin === "" && names.stdout === "" && names.stderr === "") return NULL_IO;
-  const io = new StreamIo();
+  const io = new StreamIo(options.kept);
   try {
     await connect(io, options);
     return io;
@@ -50,6 +54,28 @@ export async function openProcessIo(options: ProcessIoOptions): Promise<ProcessI
     await io.close();
     throw error;
   }
+}
+
+/** What a dead shim's streams are taken over with. */
+export interface Adoption {
+  /** Its descriptors by name, as the keeper gave them; those that are used are released. */
+  readonly taken: ReadonlyMap<string, OwnedFd>;
+  /** Told, in words, of each stream that could not be taken over. */
+  readonly lost: (what: string) => void;
+  readonly stdinClosed: boolean;
+}
+
+/** Goes on with the streams of a process that another shim began. Never fails: what is missing is told. */
+export async function adoptProcessIo(options: ProcessIoOptions, adoption: Adoption): Promise<ProcessIo> {
+  const { names } = options;
+  if (names.stdin === "" && names.stdout === "" && names.stderr === "") return NULL_IO;
+  const io = new StreamIo(options.kept);
+  for (const stream of ["stdout", "stderr"] as const) {
+    if (names[stream] !== "" || names.stdout.startsWith("file:")) await io.adoptOutput(stream, options, adoption);
+  }
+  if (names.stdin !== "") io.adoptStdin(options, adoption);
+  io.started();
+  return io;
 }
 
 const NULL_IO: ProcessIo = {
@@ -104,6 +130,11 @@ class StreamIo implements ProcessIo {
   #logger: Logger | undefined;
   #started = false;
   #closed: Promise<void> | undefined;
+  readonly #kept: ProcessDeposits;
+
+  constructor(kept: ProcessDeposits) {
+    this.#kept = kept;
+  }
 
   get stdio(): RuntimeStdio {
     const given = (fd: number | undefined): { readonly fd: number } | "null" => (fd === undefined ? "null" : { fd });
@@ -125,7 +156,7 @@ class StreamIo implements ProcessIo {
     const fd =
       place.kind === "fifo" && options.direct
         ? await this.#directOutput(place.path, options)
-        : await this.#copiedOutput(place, options);
+        : await this.#copiedOutput(stream, place, options);
     if (stream === "stdout") this.#stdout = fd;
     else this.#stderr = fd;
   }
@@ -137,6 +168,7 @@ class StreamIo implements ProcessIo {
       const writer = await openFifoWriter(path);
       this.#stdinWriter = writer;
       this.#held.push(writer);
+      this.#kept.keep("stdin", writer.fd);
     } catch (error) {
       reader.close();
       throw error;
@@ -152,9 +184,14 @@ class StreamIo implements ProcessIo {
     this.#forChild.push(childEnd);
     await giveTo(childEnd.fd, options);
     this.#stdin = childEnd.fd;
-    const { FdWriter } = await import("@stevedore/os/io");
     const toChild = new FdWriter(ends.write);
+    this.#beginInput(reader, toChild);
+  }
+
+  #beginInput(reader: OwnedFd, toChild: FdWriter): void {
     this.#held.push(toChild, reader);
+    this.#kept.keep("stdin-from", reader.fd);
+    this.#kept.keep("stdin-to", toChild.fd);
     // Input is nobody's to wait for: the copy is not part of `drained`.
     this.#onStart.push(() => void this.#copyInput(reader, toChild));
   }
@@ -170,7 +207,71 @@ class StreamIo implements ProcessIo {
     void Promise.all(this.#copies.splice(0).map((copy) => copy())).then(() => this.#done.resolve());
   }
 
+  /** Goes on with an output that a dead shim copied; one that the process has directly needs nothing. */
+  async adoptOutput(stream: "stdout" | "stderr", options: ProcessIoOptions, adoption: Adoption): Promise<void> {
+    const from = adoption.taken.get(stream);
+    const to = adoption.taken.get(`${stream}-to`);
+    if (from === undefined) {
+      if (!options.direct) adoption.lost(`${stream}: nobody holds its pipe any more`);
+      return;
+    }
+    const ourEnd = new OwnedFd(from.release());
+    this.#held.push(ourEnd);
+    try {
+      const sink = to === undefined ? await this.#reopenSink(stream, options.names) : this.#adoptFifo(stream, to);
+      this.#beginCopy(stream, ourEnd, sink);
+    } catch (error) {
+      adoption.lost(`${stream}: ${messageOf(error)}`);
+      ourEnd.close();
+    }
+  }
+
+  #adoptFifo(stream: "stdout" | "stderr", to: OwnedFd): Sink {
+    const writer = new FdWriter(to.release());
+    this.#held.push(writer);
+    this.#kept.keep(`${stream}-to`, writer.fd);
+    return writer;
+  }
+
+  async #reopenSink(stream: "stdout" | "stderr", names: StdioNames): Promise<Sink> {
+    const plan = await planOutput(names);
+    if (plan.kind === "log-file") return this.#fileSink(plan.path);
+    if (plan.kind === "logger") throw classified("unavailable", "its logger is gone");
+    const place = plan[stream];
+    if (place.kind === "null") throw classified("unavailable", "nobody takes it");
+    return place.kind === "file" ? this.#fileSink(place.path) : this.#adoptFifo(stream, openFifoBoth(place.path));
+  }
+
+  /** Goes on with the input. */
+  adoptStdin(options: ProcessIoOptions, { taken, lost, stdinClosed }: Adoption): void {
+    const path = options.names.stdin;
+    try {
+      if (!stdinClosed) {
+        // A new one is as good, unless the process has seen the end in between.
+        const held = taken.get("stdin");
+        if (held === undefined) lost("stdin: nobody held it open, so the process may have seen its end");
+        const writer = new FdWriter((held ?? openFifoBoth(path)).release());
+        this.#stdinWriter = writer;
+        this.#held.push(writer);
+        this.#kept.keep("stdin", writer.fd);
+      }
+      if (options.direct) return;
+      const to = taken.get("stdin-to");
+      if (to === undefined) {
+        if (!stdinClosed) lost("stdin: nobody holds its pipe any more");
+        return;
+      }
+      this.#beginInput(
+        new OwnedFd((taken.get("stdin-from") ?? openFifoReaderNow(path)).release()),
+        new FdWriter(to.release()),
+      );
+    } catch (error) {
+      lost(`stdin: ${messageOf(error)}`);
+    }
+  }
+
   closeStdin(): void {
+    this.#kept.forget("stdin");
     this.#stdinWriter?.close();
     this.#stdinWriter = undefined;
   }
@@ -181,6 +282,7 @@ class StreamIo implements ProcessIo {
   }
 
   async #close(): Promise<void> {
+    this.#kept.forget("stdin", "stdin-from", "stdin-to", "stdout", "stdout-to", "stderr", "stderr-to");
     this.#abort.abort();
     for (const fd of this.#forChild.splice(0)) fd.close();
     this.closeStdin();
@@ -201,6 +303,7 @@ class StreamIo implements ProcessIo {
   }
 
   async #copiedOutput(
+    stream: "stdout" | "stderr",
     place: { readonly kind: "fifo" | "file"; readonly path: string },
     options: ProcessIoOptions,
   ): Promise<number> {
@@ -210,19 +313,36 @@ class StreamIo implements ProcessIo {
     this.#forChild.push(childEnd);
     this.#held.push(ourEnd);
     await giveTo(childEnd.fd, options);
-    const sink = await this.#sink(place);
-    this.#copies.push(() => this.#copyOutput(ourEnd, sink));
+    const sink = await this.#sink(stream, place);
+    this.#beginCopy(stream, ourEnd, sink);
     return childEnd.fd;
   }
 
-  async #sink(place: { readonly kind: "fifo" | "file"; readonly path: string }): Promise<Sink> {
+  #beginCopy(stream: "stdout" | "stderr", from: OwnedFd, sink: Sink): void {
+    this.#kept.keep(stream, from.fd);
+    this.#copies.push(async () => {
+      await this.#copyOutput(from, sink);
+      // The process learns that nobody reads, and the client that nobody writes, only when the keeper lets go too.
+      this.#kept.forget(stream, `${stream}-to`);
+    });
+  }
+
+  async #sink(
+    stream: "stdout" | "stderr",
+    place: { readonly kind: "fifo" | "file"; readonly path: string },
+  ): Promise<Sink> {
     if (place.kind === "fifo") {
       const writer = await openFifoWriter(place.path, { keepReader: true, signal: this.#abort.signal });
       this.#held.push(writer);
+      this.#kept.keep(`${stream}-to`, writer.fd);
       return writer;
     }
-    const shared = this.#files.get(place.path) ?? (await AppendFile.open(place.path));
-    this.#files.set(place.path, shared);
+    return this.#fileSink(place.path);
+  }
+
+  async #fileSink(path: string): Promise<Sink> {
+    const shared = this.#files.get(path) ?? (await AppendFile.open(path));
+    this.#files.set(path, shared);
     return { write: (bytes) => shared.write(bytes), close: () => undefined };
   }
 
@@ -240,6 +360,7 @@ class StreamIo implements ProcessIo {
   async #copyInput(from: OwnedFd, to: FdWriter): Promise<void> {
     const { pump } = await import("@stevedore/os/io");
     await pump(from.release(), to, { signal: this.#abort.signal }).catch(() => undefined);
+    this.#kept.forget("stdin-to", "stdin-from");
     to.close();
   }
 }

@@ -1,0 +1,146 @@
+import { KeeperClient, type Taken } from "@stevedore/keeper/client";
+import { JOURNAL, type KeptExit, type Owner, PIDFD, type ProcessName } from "@stevedore/keeper/protocol";
+
+/** How long after its keeper's death a shim looks for a new one, milliseconds; a daemon starts one at once. */
+const FIRST_RETRY_MS = 100;
+const LONGEST_RETRY_MS = 2_000;
+
+interface Deposit {
+  readonly owner: Owner;
+  readonly fds: Map<string, number>;
+  process: ProcessName | undefined;
+}
+
+/**
+ * What this shim has with its keeper: descriptors that a shim which takes over could not open again. All of it is deposited
+ * anew when the keeper is another one. Without a keeper (under a real containerd) everything here does nothing.
+ */
+export class Deposits {
+  readonly #path: string;
+  readonly #namespace: string;
+  readonly #deposits = new Map<string, Deposit>();
+  #client: KeeperClient | undefined;
+  #retry: ReturnType<typeof setTimeout> | undefined;
+  #closed = false;
+
+  /** @param path the keeper's socket; "" for none. */
+  constructor(path: string, namespace: string) {
+    this.#path = path;
+    this.#namespace = namespace;
+    if (path !== "") this.#connect(FIRST_RETRY_MS);
+  }
+
+  /** Whether there is a keeper, so that another shim may take over from this one. */
+  get enabled(): boolean {
+    return this.#path !== "";
+  }
+
+  /** The deposits of one process. */
+  of(container: string, exec: string): ProcessDeposits {
+    return new ProcessDeposits(this, { namespace: this.#namespace, container, exec });
+  }
+
+  /** What the keeper holds of a container; nothing when there is no keeper. The descriptors are the caller's. */
+  async take(container: string): Promise<readonly Taken[]> {
+    return (await this.#client?.take(this.#namespace, container).catch(() => [])) ?? [];
+  }
+
+  /** The exit of a process that is the keeper's child by now; undefined when it is not, or the keeper dies. */
+  async watch(process: ProcessName): Promise<KeptExit | undefined> {
+    return this.#client?.watch(process).catch(() => undefined);
+  }
+
+  hold(owner: Owner, fds: Readonly<Record<string, number>>, process?: ProcessName): void {
+    if (this.#path === "") return;
+    const key = keyOf(owner);
+    const deposit = this.#deposits.get(key) ?? { owner, fds: new Map<string, number>(), process: undefined };
+    this.#deposits.set(key, deposit);
+    for (const [name, fd] of Object.entries(fds)) deposit.fds.set(name, fd);
+    if (process !== undefined) deposit.process = process;
+    this.#client?.hold(owner, fds, process);
+  }
+
+  drop(owner: Owner, names?: readonly string[]): void {
+    if (this.#path === "") return;
+    const deposit = this.#deposits.get(keyOf(owner));
+    if (names !== undefined) {
+      const known = names.filter((name) => deposit?.fds.delete(name) === true);
+      if (known.length > 0) this.#client?.drop(owner, known);
+      return;
+    }
+    for (const [key, { owner: one }] of this.#deposits) {
+      if (one.container === owner.container && (owner.exec === "" || one.exec === owner.exec))
+        this.#deposits.delete(key);
+    }
+    this.#client?.drop(owner);
+  }
+
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#retry);
+    this.#client?.close();
+  }
+
+  #connect(retryMs: number): void {
+    try {
+      const client = KeeperClient.connect(this.#path);
+      this.#client = client;
+      for (const { owner, fds, process } of this.#deposits.values()) {
+        client.hold(owner, Object.fromEntries(fds), process);
+      }
+      void this.#follow(client);
+    } catch {
+      this.#connectLater(retryMs);
+    }
+  }
+
+  async #follow(client: KeeperClient): Promise<void> {
+    await client.closed;
+    this.#client = undefined;
+    this.#connectLater(FIRST_RETRY_MS);
+  }
+
+  #connectLater(retryMs: number): void {
+    if (this.#closed) return;
+    this.#retry = setTimeout(() => this.#connect(Math.min(retryMs * 2, LONGEST_RETRY_MS)), retryMs);
+    this.#retry.unref();
+  }
+}
+
+/** The deposits of one process. The descriptors stay their owners', who must {@link ProcessDeposits.forget} before they close one. */
+export class ProcessDeposits {
+  readonly #deposits: Deposits;
+  readonly #owner: Owner;
+
+  constructor(deposits: Deposits, owner: Owner) {
+    this.#deposits = deposits;
+    this.#owner = owner;
+  }
+
+  keep(name: string, fd: number): void {
+    this.#deposits.hold(this.#owner, { [name]: fd });
+  }
+
+  /** The keeper closes its copy: others see the end of it when ours is closed too. */
+  forget(...names: readonly string[]): void {
+    this.#deposits.drop(this.#owner, names);
+  }
+
+  /** Its name, so that the keeper knows whose exit it reaps. */
+  keepProcess(process: ProcessName, pidfd: number): void {
+    this.#deposits.hold(this.#owner, { [PIDFD]: pidfd }, process);
+  }
+
+  keepJournal(fd: number): void {
+    this.#deposits.hold(this.#owner, { [JOURNAL]: fd });
+  }
+
+  /** All of it; of init: of the whole container. */
+  forgetAll(): void {
+    this.#deposits.drop(this.#owner);
+  }
+}
+
+function keyOf({ namespace, container, exec }: Owner): string {
+  return `${namespace}/${container}/${exec}`;
+}
