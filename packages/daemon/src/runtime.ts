@@ -59,6 +59,7 @@ export async function startTaskManager(request: TaskManagerRequest): Promise<Tas
     self: process.execPath,
     keeper: workerCommand("keeper"),
     adopt: own["adopt"] !== false,
+    spare: own["spare"] !== false,
     isolated: isolatedRuntimes(own["isolated"]),
     timeouts: timeoutsOf(request.timeouts),
     log: context.log,

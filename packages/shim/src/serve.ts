@@ -1,7 +1,7 @@
 import { chmod, mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { encodeText } from "@stevedore/base/bytes";
-import { messageOf } from "@stevedore/base/errors";
+import { classified, messageOf } from "@stevedore/base/errors";
 import type { Logger } from "@stevedore/base/log";
 import { KEEPER_VARIABLE } from "@stevedore/keeper/protocol";
 import { isErrno } from "@stevedore/os/errno";
@@ -17,14 +17,14 @@ import { peerCredentials } from "@stevedore/os/socket";
 import { type Carrier, listenUnix, Server, sameUser } from "@stevedore/ttrpc";
 import { BUNDLE, removeQuietly } from "./bundle.ts";
 import { Deposits } from "./deposits.ts";
-import { childEnvironment } from "./environment.ts";
+import { childEnvironment, SHARED_VARIABLE } from "./environment.ts";
 import { EventPublisher } from "./events.ts";
 import { ShimExits } from "./exits.ts";
 import type { ShimFlags } from "./flags.ts";
 import { lazyMethods } from "./lazy-service.ts";
 import { shimLogger } from "./log.ts";
 import { SocketLinks } from "./socket-links.ts";
-import { READY, READY_FD, SHARED_VARIABLE } from "./start.ts";
+import { READY, READY_FD } from "./start.ts";
 import { TaskService } from "./task-service.ts";
 
 /** Methods of the task service, v2 and v3 alike. */
@@ -60,67 +60,37 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
   const daemonPid = Number(env[SHARED_VARIABLE] ?? "");
   const shared = daemonPid > 0;
   const daemon = shared ? processIdentity(daemonPid) : undefined;
+  let work: Work | undefined;
   const log = shimLogger({
-    // The bundle of the first container may go before others do.
-    path: () => join(tasks?.bundle ?? bundle, BUNDLE.log),
+    // The bundle of the first container may go before others do; a spare has none until it is bound.
+    path: () => {
+      const folder = work?.tasks.bundle ?? bundle;
+      return folder === "" ? "" : join(folder, BUNDLE.log);
+    },
     debug: flags.debug,
     fields: { runtime: "io.containerd.runc.v2", namespace, id },
   });
-  let tasks: TaskService | undefined;
   setProcessName("containerd-shim-runc-v2"); // what ps and pgrep look for
   setChildSubreaper();
   if (env[PIDFD_EXITS_VARIABLE] === "off") assumeKernelKeepsExits(false);
-  const deposits = new Deposits(env[KEEPER_VARIABLE] ?? "", namespace);
-  const exits = new ShimExits(deposits);
   const stopped = Promise.withResolvers<void>();
-  const environment = childEnvironment(env);
-  const events = new EventPublisher({
-    namespace,
-    ttrpcAddress: env["TTRPC_ADDRESS"] ?? "",
-    publishBinary: flags.publishBinary,
-    grpcAddress: flags.address,
-    env: environment,
-    log,
-  });
-  const { socket, debugSocket, address: daemonAddress } = flags;
-  const links = shared ? new SocketLinks({ socket, debugSocket, daemonAddress, namespace }) : undefined;
-  tasks = new TaskService({
-    shim: { namespace, exits, log, deposits, env: environment },
-    events,
-    // The end of one container is not the end of a shared shim.
-    shimId: shared ? undefined : id,
-    shutdown: () => stopped.resolve(),
-    ...(links === undefined ? {} : { links }),
-  });
-  const service = tasks;
   const server = new Server({
     authorize: sameUser({ uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }),
     log,
   });
-  server.register(
-    "containerd.task.v3.Task",
-    lazyMethods({
-      methods: TASK_METHODS,
-      load: async () => (await import("@stevedore/wire/gen/light/containerd/task/v3/shim_pb")).Task,
-      implementation: service,
-    }),
-  );
-  server.register(
-    "containerd.task.v2.Task",
-    lazyMethods({
-      methods: TASK_METHODS,
-      load: async () => (await import("@stevedore/wire/gen/light/containerd/task/v2/shim_pb")).Task,
-      implementation: service,
-    }),
-  );
-  server.register(
-    "stevedore.shim.v1.Adoption",
-    lazyMethods({
-      methods: ["Adopt"],
-      load: async () => (await import("@stevedore/wire/gen/light/stevedore/shim/v1/adoption_pb")).Adoption,
-      implementation: { adopt: (request: { readonly id: string; readonly bundle: string }) => service.adopt(request) },
-    }),
-  );
+  const shutdown = (): void => stopped.resolve();
+  const begin = (of: string): void => {
+    work = startWork({ ...flags, namespace: of }, { env, shared, log, shutdown });
+  };
+  const unbound = {
+    shutdown: async (): Promise<Record<string, never>> => {
+      shutdown();
+      return {};
+    },
+  };
+  registerTasks(server, () => work?.tasks ?? unbound);
+  if (namespace === "") registerSpare(server, begin);
+  else begin(namespace);
   let met = false;
   const listener = await listen(flags.socket, (carrier) => {
     met = true;
@@ -135,13 +105,14 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
   }
   // The daemon takes some milliseconds to connect: what its first calls need is loaded meanwhile.
   void warmUp();
+  if (namespace === "") void meetUsualRuntime(env);
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     // A shim outlives what a service manager or a terminal tells its group: it ends when its containers have.
     process.on(signal, () => log.debug("ignoring signal", { signal }));
   }
   log.debug("serving", { socket: flags.socket, pid: process.pid });
   using _watch = endWhenAlone(server, {
-    tasks: service,
+    isEmpty: () => work?.tasks.isEmpty ?? true,
     isHasty: () => shared && (met || daemon === undefined || !isAlive(daemon)),
     end: () => stopped.resolve(),
   });
@@ -149,11 +120,119 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
   listener.stop();
   // The answer to the shutdown call itself is still to be sent.
   await server.shutdown(AbortSignal.timeout(SHUTDOWN_TIMEOUT_MS));
-  await events.close(SHUTDOWN_TIMEOUT_MS);
-  await links?.settled();
+  await work?.close();
   await removeQuietly(flags.socket);
-  deposits.close();
   return 0;
+}
+
+/** What serves the containers of a namespace. */
+interface Work {
+  readonly tasks: TaskService;
+  readonly close: () => Promise<void>;
+}
+
+interface WorkOptions {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly shared: boolean;
+  readonly log: Logger;
+  readonly shutdown: () => void;
+}
+
+function startWork(flags: ShimFlags, { env, shared, log, shutdown }: WorkOptions): Work {
+  const { namespace, socket, debugSocket, address: daemonAddress } = flags;
+  const deposits = new Deposits(env[KEEPER_VARIABLE] ?? "", namespace);
+  const exits = new ShimExits(deposits);
+  const environment = childEnvironment(env);
+  const events = new EventPublisher({
+    namespace,
+    ttrpcAddress: env["TTRPC_ADDRESS"] ?? "",
+    publishBinary: flags.publishBinary,
+    grpcAddress: daemonAddress,
+    env: environment,
+    log,
+  });
+  const links = shared ? new SocketLinks({ socket, debugSocket, daemonAddress, namespace }) : undefined;
+  const tasks = new TaskService({
+    shim: { namespace, exits, log, deposits, env: environment },
+    events,
+    // The end of one container is not the end of a shared shim.
+    shimId: shared ? undefined : flags.id,
+    shutdown,
+    ...(links === undefined ? {} : { links }),
+  });
+  return {
+    tasks,
+    close: async () => {
+      await events.close(SHUTDOWN_TIMEOUT_MS);
+      await links?.settled();
+      deposits.close();
+    },
+  };
+}
+
+/** @param current what serves now: of a spare that is not bound, only Shutdown. */
+function registerTasks(server: Server, current: () => TaskService | Pick<TaskService, "shutdown">): void {
+  server.register(
+    "containerd.task.v3.Task",
+    lazyMethods({
+      methods: TASK_METHODS,
+      load: async () => (await import("@stevedore/wire/gen/light/containerd/task/v3/shim_pb")).Task,
+      get implementation() {
+        return current();
+      },
+    }),
+  );
+  server.register(
+    "containerd.task.v2.Task",
+    lazyMethods({
+      methods: TASK_METHODS,
+      load: async () => (await import("@stevedore/wire/gen/light/containerd/task/v2/shim_pb")).Task,
+      get implementation() {
+        return current();
+      },
+    }),
+  );
+  server.register(
+    "stevedore.shim.v1.Adoption",
+    lazyMethods({
+      methods: ["Adopt"],
+      load: async () => (await import("@stevedore/wire/gen/light/stevedore/shim/v1/adoption_pb")).Adoption,
+      implementation: {
+        adopt: (request: { readonly id: string; readonly bundle: string }) => {
+          const service = current();
+          if (!("adopt" in service)) throw classified("failed-precondition", "adopt: the shim is not bound yet");
+          return service.adopt(request);
+        },
+      },
+    }),
+  );
+}
+
+/** The call that tells a spare whose containers it will have, once. */
+function registerSpare(server: Server, begin: (namespace: string) => void): void {
+  let bound = "";
+  server.register(
+    "stevedore.shim.v1.Spare",
+    lazyMethods({
+      methods: ["Bind"],
+      load: async () => (await import("@stevedore/wire/gen/light/stevedore/shim/v1/spare_pb")).Spare,
+      implementation: {
+        bind: async ({ namespace }: { readonly namespace: string }) => {
+          if (namespace === "") throw classified("invalid-argument", "bind spare shim: namespace cannot be empty");
+          if (bound !== "") throw classified("failed-precondition", `bind spare shim: it is bound to ${bound} already`);
+          bound = namespace;
+          begin(namespace);
+          return {};
+        },
+      },
+    }),
+  );
+}
+
+/** A spare has time to find out about the runtime that most containers use. */
+async function meetUsualRuntime(env: Readonly<Record<string, string | undefined>>): Promise<void> {
+  const { meetRuntime } = await import("./runc/known-state.ts");
+  await meetRuntime({ command: "", env: childEnvironment(env) });
 }
 
 async function listen(path: string, accept: (carrier: Carrier) => void): Promise<{ stop(): void }> {
@@ -209,11 +288,11 @@ const ALONE_CHECKS_PATIENT = 30;
 /** Ends a shim that has neither containers nor a daemon: nobody else would. */
 function endWhenAlone(
   server: Server,
-  watched: { readonly tasks: TaskService; readonly isHasty: () => boolean; readonly end: () => void },
+  watched: { readonly isEmpty: () => boolean; readonly isHasty: () => boolean; readonly end: () => void },
 ): Disposable {
   let alone = 0;
   const timer = setInterval(() => {
-    alone = server.connections === 0 && watched.tasks.isEmpty ? alone + 1 : 0;
+    alone = server.connections === 0 && watched.isEmpty() ? alone + 1 : 0;
     if (alone >= (watched.isHasty() ? ALONE_CHECKS : ALONE_CHECKS_PATIENT)) watched.end();
   }, ALONE_CHECK_MS);
   return { [Symbol.dispose]: () => clearInterval(timer) };

@@ -52,6 +52,7 @@ import {
   bundleOf,
   createBundle,
   deleteBundle,
+  hideBundle,
   isCode,
   readBootstrap,
   readText,
@@ -61,6 +62,7 @@ import { KeeperLink } from "./keeper-link.ts";
 import { type RuntimeSearch, resolveRuntime } from "./runtime-path.ts";
 import { type SharedShim, SharedShims } from "./shared-shims.ts";
 import { type DeadExit, ShimBinary, type ShimCallSettings } from "./shim-binary.ts";
+import { SpareShim } from "./spare-shim.ts";
 import { isConnectionGone, ShimConnection, type TaskCall } from "./shim-client.ts";
 import { readShimLog, type ShimLogSink } from "./shim-log.ts";
 import { TaskEntry, TaskTable } from "./task-entry.ts";
@@ -100,12 +102,17 @@ export interface ShimManagerOptions extends BundleFolders, ShimCallSettings, Run
   readonly adopt?: boolean;
   /** Whether a runtime's containers get a shim of their own each. */
   readonly isolated?: (runtime: string) => boolean;
+  /** Whether a shim is started ahead for the next namespace that needs one. Default false. */
+  readonly spare?: boolean;
   /** Whether a shim binary can be shared by containers; default: if it is this very program. */
   readonly sharesShims?: (path: string) => boolean;
 }
 
 /** Annotations that group containers in one shim by the shim's own rule. */
 const GROUP_ANNOTATIONS = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+
+/** The runtime whose shims are shared and kept ahead: clients' default. */
+const USUAL_RUNTIME = "io.containerd.runc.v2";
 
 /** Label or annotation of a container that is to have a shim of its own: "true". */
 const ISOLATED = "stevedore.isolated";
@@ -151,6 +158,7 @@ export class ShimTaskManager implements TaskManager {
   /** One change of a task at a time: delete and kill. */
   readonly #locks = new KeyedLock();
   readonly #shared: SharedShims;
+  readonly #spare: SpareShim | undefined;
   readonly #keeper: KeeperLink;
   readonly #stop = new AbortController();
   #scanned: Promise<void> = Promise.resolve();
@@ -176,7 +184,18 @@ export class ShimTaskManager implements TaskManager {
     };
     this.#timeouts = options.timeouts ?? DEFAULT_TIMEOUTS;
     this.#log = options.log;
-    this.#shared = new SharedShims(options.log);
+    const spare = new SpareShim({
+      path: async () => {
+        if (this.#options.env["SCHED_CORE"] !== undefined) return undefined;
+        const path = await this.#runtimePath(USUAL_RUNTIME);
+        return (await this.#isOurs(path)) ? path : undefined;
+      },
+      folder: "/",
+      settings: () => this.#options,
+      log: options.log,
+    });
+    this.#spare = options.spare === true ? spare : undefined;
+    this.#shared = new SharedShims(options.log, this.#spare);
   }
 
   /**
@@ -185,6 +204,7 @@ export class ShimTaskManager implements TaskManager {
    */
   load(): void {
     void this.#keeper.client(); // there before the first task needs it
+    this.#spare?.soon();
     this.#following = this.#followExits();
     this.#scanned = this.#scan().catch((error: unknown) =>
       this.#log.error("loading tasks", { error: messageOf(error) }),
@@ -594,17 +614,19 @@ export class ShimTaskManager implements TaskManager {
     undo.defer(() => over.abort());
     const start = (): Promise<BootstrapRecord> =>
       this.#launch((cut) => binary.startShared(task.options ?? container.runtime.options, cut), context.signal);
-    const key = sharedKey(binary, bundle);
-    const shared = await this.#shared.acquire(key, bundle.namespace, start, context.signal).catch((error: unknown) => {
+    const kind = { path: binary.path, namespace: bundle.namespace };
+    const shared = await this.#shared.acquire(kind, start, context.signal).catch((error: unknown) => {
       throw withContext("start failed", error);
     });
     undo.defer(() => this.#shared.release(shared));
-    await Promise.all([
+    const opening = ShimConnection.open(shared.record, bundle.namespace, context.signal);
+    undo.defer(async () => (await opening.catch(() => undefined))?.close());
+    const [connection] = await Promise.all([
+      opening,
       writeFile(join(bundle.path, BUNDLE_FILE.shimBinary), binary.path, { mode: 0o600 }),
       writeFile(join(bundle.path, BUNDLE_FILE.shared), "", { mode: 0o600 }),
       writeBootstrap(bundle, shared.record),
     ]);
-    const connection = await ShimConnection.open(shared.record, bundle.namespace, context.signal);
     const entry = new TaskEntry(bundle, {
       binary,
       shim: { kind: "connected", connection },
@@ -741,14 +763,24 @@ export class ShimTaskManager implements TaskManager {
     entry.deleted = true;
     const tasks: Promise<unknown>[] = [
       ...(told === undefined ? [] : [untilAborted(told, AbortSignal.timeout(DELETE_EVENT_MS)).catch(() => undefined)]),
-      deleteBundle(entry.bundle).catch((error: unknown) =>
-        this.#log.error("failed to delete bundle", { id: entry.id, error: messageOf(error) }),
-      ),
+      this.#hideBundle(entry),
     ];
     if (this.#mayShutDown(entry)) tasks.push(this.#shutdown(entry, connection));
     await Promise.all(tasks);
     this.#table.remove(entry);
     connection.close();
+  }
+
+  /** Takes a bundle away; its files are removed after, which the caller need not wait for. */
+  async #hideBundle({ bundle, id }: TaskEntry): Promise<void> {
+    const failed = (error: unknown): void =>
+      this.#log.error("failed to delete bundle", { id, error: messageOf(error) });
+    try {
+      const { removed } = await hideBundle(bundle);
+      void this.#tracked(removed().catch(failed));
+    } catch (error) {
+      failed(error);
+    }
   }
 
   /** Whether a task's shim is its own: not a sandbox's, and not in common with others. */
@@ -855,7 +887,7 @@ export class ShimTaskManager implements TaskManager {
       record = await binary.start(options, signal);
     } else {
       const start = (): Promise<BootstrapRecord> => binary.startShared(options, signal);
-      shared = await this.#shared.acquire(sharedKey(binary, bundle), namespace, start, signal);
+      shared = await this.#shared.acquire({ path: binary.path, namespace }, start, signal);
       const slot = shared;
       undo.defer(() => this.#shared.release(slot));
       ({ record } = shared);
@@ -1282,11 +1314,6 @@ function chooseOptions(own: AnyValue | undefined, containers: AnyValue | undefin
 function checkpointIn(options: AnyValue | undefined): string {
   if (options === undefined || !options.typeUrl.endsWith(OptionsSchema.typeName)) return "";
   return fromBinary(OptionsSchema, options.value).criuImagePath;
-}
-
-/** What containers of one shim must have in common, besides what is the same for all shims of a daemon. */
-function sharedKey(binary: ShimBinary, { namespace }: Bundle): string {
-  return `${binary.path}\n${namespace}`;
 }
 
 /** The answer, or undefined when there is no such thing. */

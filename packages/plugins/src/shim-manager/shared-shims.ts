@@ -3,6 +3,7 @@ import { messageOf } from "@stevedore/base";
 import { isListening, removeStaleSocket } from "@stevedore/os/socket";
 import type { BootstrapRecord } from "./bundle.ts";
 import { ShimConnection } from "./shim-client.ts";
+import type { SpareShim } from "./spare-shim.ts";
 import { untilAborted } from "./until-aborted.ts";
 
 /** A shim of ours that takes any number of containers of one namespace. */
@@ -38,23 +39,27 @@ export class SharedShims {
   readonly #slots = new Map<string, Slot[]>();
   readonly #starting = new Map<string, Promise<unknown>>();
   readonly #log: Logger;
+  readonly #spare: SpareShim | undefined;
 
-  constructor(log: Logger) {
+  /** @param spare where a started shim may be had; absent: each is started when it is needed. */
+  constructor(log: Logger, spare?: SpareShim) {
     this.#log = log;
+    this.#spare = spare;
   }
 
   /**
    * A shim with room, started by `start` when there is none. Of several that ask while one starts, all wait for that one.
    * A start is not ended by the signal: who gives up waits for it. Release the shim when the container has gone.
    *
-   * @param key what the containers of one shim must have in common; it ends with the namespace.
+   * @param kind what the containers of one shim must have in common: the binary and the namespace.
    */
   async acquire(
-    key: string,
-    namespace: string,
+    kind: { readonly path: string; readonly namespace: string },
     start: () => Promise<BootstrapRecord>,
     signal: AbortSignal,
   ): Promise<SharedShim> {
+    const key = sharedKey(kind);
+    this.#spare?.soon();
     for (;;) {
       const found = this.#slots.get(key)?.find((slot) => slot.users < MAX_CONTAINERS && !slot.connection.isClosed);
       if (found !== undefined) {
@@ -66,7 +71,7 @@ export class SharedShims {
       if (other === undefined) break;
       await untilAborted(other, signal); // itself never rejects; look again
     }
-    const started = this.#start(key, namespace, start);
+    const started = this.#start(key, kind, start);
     const settled = started.catch(() => undefined);
     this.#starting.set(key, settled);
     let slot: Slot;
@@ -98,18 +103,23 @@ export class SharedShims {
   /** Ends the idle ones; those with containers go on without us. */
   async close(): Promise<void> {
     const slots = [...this.#slots.values()].flat();
-    await Promise.all(
-      slots.map(async (slot) => {
+    await Promise.all([
+      this.#spare?.close(),
+      ...slots.map(async (slot) => {
         clearTimeout(slot.idle);
         if (slot.users === 0) await this.#end(slot);
         else slot.connection.close();
       }),
-    );
+    ]);
   }
 
-  async #start(key: string, namespace: string, start: () => Promise<BootstrapRecord>): Promise<Slot> {
-    const record = await start();
-    const connection = await ShimConnection.open(record, namespace, AbortSignal.timeout(CONNECT_MS));
+  async #start(
+    key: string,
+    { path, namespace }: { readonly path: string; readonly namespace: string },
+    start: () => Promise<BootstrapRecord>,
+  ): Promise<Slot> {
+    const { record, connection } = (await this.#spare?.take(path, namespace)) ?? (await startOne(namespace, start));
+    this.#spare?.soon();
     const slot: Slot = { record, key, connection, users: 1, idle: undefined };
     this.#slots.set(key, [...(this.#slots.get(key) ?? []), slot]);
     void this.#forgetWhenGone(slot);
@@ -145,4 +155,17 @@ export class SharedShims {
     }
     slot.connection.close();
   }
+}
+
+/** What tells kinds of shared shims apart. */
+export function sharedKey({ path, namespace }: { readonly path: string; readonly namespace: string }): string {
+  return `${path}\n${namespace}`;
+}
+
+async function startOne(
+  namespace: string,
+  start: () => Promise<BootstrapRecord>,
+): Promise<{ readonly record: BootstrapRecord; readonly connection: ShimConnection }> {
+  const record = await start();
+  return { record, connection: await ShimConnection.open(record, namespace, AbortSignal.timeout(CONNECT_MS)) };
 }

@@ -92,6 +92,11 @@ export class ShimBinary {
     return shared.#startAs(options, signal);
   }
 
+  /** Which file the binary is now: an upgrade is another. */
+  identity(): Promise<string> {
+    return fileKey(this.#path);
+  }
+
   async #startAs(options: AnyValue | undefined, signal: AbortSignal): Promise<BootstrapRecord> {
     const key = await fileKey(this.#path);
     const known = understood.get(key);
