@@ -186,7 +186,7 @@ export class ShimTaskManager implements TaskManager {
     this.#log = options.log;
     const spare = new SpareShim({
       path: async () => {
-        if (this.#options.env["SCHED_CORE"] !== undefined) return undefined;
+        if (this.#options.env["SCHED_CORE"] !== undefined || options.isolated?.(USUAL_RUNTIME) === true) return undefined;
         const path = await this.#runtimePath(USUAL_RUNTIME);
         return (await this.#isOurs(path)) ? path : undefined;
       },
