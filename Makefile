@@ -40,8 +40,16 @@ test-e2e: build ## end-to-end and interop only
 	@tools/apt.sh peer
 	@bun tools/test.ts e2e
 
-test-fuzz test-crash test-scale test-vm test-soak: build ## a long lane, for MINUTES= (10), with SEED=
+test-fuzz test-crash test-scale test-soak: build ## a long lane, for MINUTES= (10), with SEED=
+	@tools/apt.sh test
+	@tools/apt.sh peer
 	@bun tools/test.ts $(@:test-%=%)
+
+test-vm: build ## what needs a kernel, cgroups or an init of its own, in a virtual machine
+	@tools/apt.sh test
+	@tools/apt.sh peer
+	@tools/apt.sh vm
+	@bun tools/test.ts vm
 
 calibrate: build ## run the end-to-end cases on the real peer and keep the results
 	@tools/apt.sh test

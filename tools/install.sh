@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 prefix=${PREFIX:-/usr/local}
 to=${DESTDIR:-}$prefix
-names=(containerd ctr containerd-shim-runc-v2)
+names=(containerd containerd-shim-runc-v2 containerd-stress ctr)
 unit=lib/systemd/system/containerd.service
 
 case "${1:-}" in

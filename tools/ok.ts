@@ -46,16 +46,20 @@ async function changedTests(): Promise<string[]> {
     const folder = /^(packages\/[^/]+\/src|tools)\//.exec(file)?.[1];
     if (folder !== undefined) folders.add(folder);
   }
-  const tests = (await sources(...folders)).filter((file) => file.endsWith(".test.ts"));
+  // Timed lanes (`x.fuzz.test.ts`) have their own targets.
+  const tests = (await sources(...folders)).filter((file) => /\/[^/.]+\.test\.ts$/.test(file));
   return folders.size === 0 ? [] : tests;
 }
 
 async function unitTests(): Promise<Outcome> {
   const tests = await changedTests();
   if (tests.length === 0) return { problems: [], note: "no package changed" };
-  const ran = await run([process.execPath, "test", "--only-failures", ...tests.map((file) => `./${file}`)], {
-    env: { CI: "1" },
-  });
+  const ran = await run(
+    [process.execPath, "test", "--only-failures", "--timeout=30000", ...tests.map((file) => `./${file}`)],
+    {
+      env: { CI: "1" },
+    },
+  );
   const note = /(\d+) pass\n/.exec(ran.stderr)?.[1] ?? "0";
   return { problems: ran.code === 0 ? [] : [`${ran.stdout}${ran.stderr}`.trimEnd()], note: `${note} passed` };
 }

@@ -6,7 +6,7 @@ import { join } from "node:path";
 export const root = join(import.meta.dirname, "..");
 
 /** The names the binary answers to and that `make install` links, besides `stevedore` itself. */
-export const delivered = ["containerd", "ctr", "containerd-shim-runc-v2"] as const;
+export const delivered = ["containerd", "containerd-shim-runc-v2", "containerd-stress", "ctr"] as const;
 
 /** Stevedore's own version, X.Y.Z, from the root package.json. */
 export const version = readVersion();

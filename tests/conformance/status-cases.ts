@@ -9,10 +9,12 @@ import { Images } from "@stevedore/wire/gen/containerd/services/images/v1/images
 import { Introspection } from "@stevedore/wire/gen/containerd/services/introspection/v1/introspection_pb";
 import { Leases } from "@stevedore/wire/gen/containerd/services/leases/v1/leases_pb";
 import { Namespaces } from "@stevedore/wire/gen/containerd/services/namespaces/v1/namespace_pb";
+import { Controller, Store } from "@stevedore/wire/gen/containerd/services/sandbox/v1/sandbox_pb";
 import { Snapshots } from "@stevedore/wire/gen/containerd/services/snapshots/v1/snapshots_pb";
 import { Tasks } from "@stevedore/wire/gen/containerd/services/tasks/v1/tasks_pb";
 import { Version } from "@stevedore/wire/gen/containerd/services/version/v1/version_pb";
 import { Health } from "@stevedore/wire/gen/grpc/health/v1/health_pb";
+import { SANDBOX_CASES } from "./status-sandboxes.ts";
 import { drain, each, LAYER_TYPE, NO_BLOB, once, SPEC, type World } from "./status-world.ts";
 
 export const KINDS = ["success", "missing", "conflict", "invalid"] as const;
@@ -32,6 +34,8 @@ export const SERVICES = [
   Introspection,
   Leases,
   Namespaces,
+  Store,
+  Controller,
   Snapshots,
   Tasks,
   Version,
@@ -680,6 +684,7 @@ export const CASES: Readonly<Record<string, MethodCases>> = {
   ...introspection,
   ...leases,
   ...namespaces,
+  ...SANDBOX_CASES,
   ...snapshots,
   ...tasks,
   ...others,

@@ -120,6 +120,8 @@ const SERVICE_ROWS: Readonly<Record<string, string>> = {
   "containerd.services.introspection.v1.Introspection": "N07",
   "containerd.services.leases.v1.Leases": "N08",
   "containerd.services.namespaces.v1.Namespaces": "N09",
+  "containerd.services.sandbox.v1.Store": "N10",
+  "containerd.services.sandbox.v1.Controller": "N10",
   "containerd.services.snapshots.v1.Snapshots": "N11",
   "containerd.services.tasks.v1.Tasks": "N13",
   "containerd.services.version.v1.Version": "N15",

@@ -41,7 +41,8 @@ export async function taskLeftovers(daemon: Daemon, namespace: string): Promise<
       .map((point) => `mount ${point}`),
   ];
   for (const { pid, command } of await processesNaming(daemon.dir))
-    if (pid !== daemon.pid && !command.includes("containerd-shim") && !command.includes(" keeper -address ")) found.push(`process ${pid} ${command}`);
+    if (pid !== daemon.pid && !command.includes("containerd-shim") && !command.includes(" keeper -address "))
+      found.push(`process ${pid} ${command}`);
   return found;
 }
 

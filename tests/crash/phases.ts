@@ -126,7 +126,9 @@ export class PhaseWorld implements AsyncDisposable {
 
   /** What the daemon has logged, without the noise of its start. */
   async told(): Promise<string> {
-    const lines = (await this.daemon.log).split("\n").filter((line) => !/loading plugin|duration_ms=\S+ peer/.test(line));
+    const lines = (await this.daemon.log)
+      .split("\n")
+      .filter((line) => !/loading plugin|duration_ms=\S+ peer/.test(line));
     return lines.join("\n").slice(-12_000);
   }
 
@@ -220,7 +222,9 @@ export class PhaseWorld implements AsyncDisposable {
         return relaunch;
       }
       case "runc": {
-        const calls = (await processesNaming(this.daemon.dir)).filter(({ command }) => /bin\/runc |runc --root/.test(command));
+        const calls = (await processesNaming(this.daemon.dir)).filter(({ command }) =>
+          /bin\/runc |runc --root/.test(command),
+        );
         kill(calls.map(({ pid }) => pid));
         return () => Promise.resolve();
       }

@@ -375,7 +375,7 @@ row(
 );
 
 const PEER_METRICS =
-  /^container(d_build_info|_cpu_(kernel|total|user)_nanoseconds|_per_cpu_nanoseconds|_cpu_thrott|_pids_|_hugetlb_|_blkio_|_memory_(total_)?(cache|rss|rss_huge|mapped_file|dirty|writeback|pgpgin|pgpgout|pgfault|pgmajfault|inactive_anon|active_anon|inactive_file|active_file|unevictable)_bytes|_memory_hierarchical_(memory|memsw)_limit_bytes|_memory_(usage|swap|kernel|kerneltcp)_(usage|limit|max)_bytes|_memory_(usage|swap|kernel|kerneltcp)_failcnt_total)/;
+  /^container(d_build_info|_cpu_(kernel|total|user)_nanoseconds|_per_cpu_nanoseconds|_cpu_thrott|_pids_|_hugetlb_|_blkio_|_memory_(total_)?(cache|rss|rss_huge|mapped_file|dirty|writeback|pgpgin|pgpgout|pgfault|pgmajfault|inactive_anon|active_anon|inactive_file|active_file|unevictable)_bytes|_memory_hierarchical_(memory|memsw)_limit_bytes|_memory_(usage|swap|kernel|kerneltcp)_(usage|limit|max)_bytes|_memory_(usage|swap|kernel|kerneltcp)_failcnt_total|_memory_oom_total)/;
 
 row(
   "A33",

@@ -1,5 +1,6 @@
 // Every command of the surface has its page, and the page lists every flag of the surface. By source: containerd 2.3.4's command lines.
 // @covers flag:ctr * --help, flag:ctr --help, flag:containerd * --help, flag:containerd --help
+// @covers flag:containerd-stress --help, flag:containerd-stress density --help
 // @covers cmd:ctr, cmd:ctr plugins, cmd:ctr containers, cmd:ctr content, cmd:ctr content prune, cmd:ctr images, cmd:ctr leases, cmd:ctr namespaces
 // @covers cmd:ctr pprof, cmd:ctr snapshots, cmd:ctr tasks, cmd:ctr oci, cmd:ctr shim, cmd:ctr shim pprof, cmd:containerd, cmd:containerd config
 import { expect, test } from "bun:test";
@@ -13,6 +14,7 @@ const waits = await readJson("tests/coverage/waits.json", recordOf(isString));
 for (const [row, name] of [
   ["G03", "ctr"],
   ["A01", "containerd"],
+  ["A20", "containerd-stress"],
 ] as const) {
   const commands = await readJson(`tests/coverage/surface-${name}.json`, recordOf(recordOf(isString)));
   for (const [command, all] of Object.entries(commands)) {

@@ -18,7 +18,10 @@ const BIN: Readonly<Record<Maker, string>> = {
 };
 
 /** The path of a program of ours or the peer's. */
-export function program(maker: Maker, name: "containerd" | "ctr" | "containerd-shim-runc-v2"): string {
+export function program(
+  maker: Maker,
+  name: "containerd" | "containerd-shim-runc-v2" | "containerd-stress" | "ctr",
+): string {
   return join(BIN[maker], name);
 }
 

@@ -1,4 +1,20 @@
 import { classified } from "./errors.ts";
+import type { Span } from "./trace.ts";
+
+/**
+ * An event that tells of a change, handed down with the call to the store that makes the change, so that both are
+ * recorded in one transaction. A store that takes it tells it; one that does not leaves that to the caller.
+ */
+export interface Announcement {
+  readonly topic: string;
+  readonly typeUrl: string;
+  /** The event's message, without the fields below. */
+  readonly value: Uint8Array;
+  /** Fields that only the store knows, as names in its record (a text, or a map of texts), by their number in the message. */
+  readonly fields: Readonly<Record<number, string>>;
+  /** Called by the store that records the event with its change. */
+  take(): void;
+}
 
 /**
  * What travels with every call, as one explicit argument: who asks, until when, and under which lease. There is no
@@ -11,8 +27,12 @@ export interface RequestContext {
   readonly namespace?: string;
   /** The lease new objects are added to; absent when the caller holds none. */
   readonly lease?: string;
+  /** What is to be told of the change that the call makes; absent when the caller tells it, or nobody does. */
+  readonly announcement?: Announcement;
   /** Fields for every log line written on behalf of this call. */
   readonly logFields?: Readonly<Record<string, unknown>>;
+  /** The span this work belongs to; absent unless tracing is on. */
+  readonly span?: Span;
 }
 
 const NEVER = new AbortController().signal;

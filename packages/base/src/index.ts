@@ -3,3 +3,4 @@ export * from "./context.ts";
 export * from "./errors.ts";
 export * from "./log.ts";
 export * from "./moment.ts";
+export * from "./trace.ts";

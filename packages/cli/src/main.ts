@@ -32,6 +32,14 @@ const PROGRAMS: Readonly<Record<string, Entry>> = {
     const [{ runCtr }, { processIO }] = await Promise.all([import("./ctr/main.ts"), import("./process-io.ts")]);
     return runCtr(argv, processIO({ interruptible: true }));
   },
+  "containerd-stress": async (argv) => {
+    compileAsUsualAfter(COMMAND_IS_SHORT_MS);
+    const [{ runContainerdStress }, { processIO }] = await Promise.all([
+      import("./containerd-stress/main.ts"),
+      import("./process-io.ts"),
+    ]);
+    return runContainerdStress(argv, processIO({ interruptible: true }));
+  },
   "containerd-shim-runc-v2": async (argv) => (await import("@stevedore/shim/main")).runShim(argv),
 };
 

@@ -6,6 +6,7 @@ export * from "./events.ts";
 export * from "./images.ts";
 export * from "./leases.ts";
 export * from "./mounts.ts";
+export * from "./sandboxes.ts";
 export * from "./snapshots.ts";
 export * from "./tasks.ts";
 export * from "./timestamps.ts";

@@ -13,6 +13,7 @@ export * from "./labels.ts";
 export * from "./leases.ts";
 export * from "./mount.ts";
 export * from "./namespaces.ts";
+export * from "./sandbox-controller.ts";
 export * from "./sandboxes.ts";
 export * from "./snapshot-records.ts";
 export * from "./snapshots.ts";

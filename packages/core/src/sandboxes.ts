@@ -21,13 +21,17 @@ export type NewSandbox = Omit<Sandbox, "createdAt" | "updatedAt">;
 
 /** Sandboxes by namespace. */
 export interface SandboxStore {
-  /** @throws not-found `sandbox "x": not found` */
+  /** @throws not-found `bucket "x" not found: not found` */
   get(context: RequestContext, id: string): Promise<Sandbox>;
   /** Sandboxes matching any filter (`id`, `labels."k"`), by id. */
   list(context: RequestContext, filters: readonly string[]): Promise<readonly Sandbox[]>;
-  /** @throws already-exists; invalid-argument for a bad id or label */
+  /** @throws already-exists; invalid-argument for a bad id */
   create(context: RequestContext, sandbox: NewSandbox): Promise<Sandbox>;
-  /** Mask paths `labels[.<k>]`, `extensions[.<k>]`, `spec`, `runtime`; empty: all of them. @throws not-found; invalid-argument */
+  /**
+   * Mask paths `labels[.<k>]`, `extensions[.<k>]`, `spec`, `runtime`; empty: all of them, and the runtime's name must not
+   * change.
+   * @throws not-found; invalid-argument
+   */
   update(context: RequestContext, sandbox: NewSandbox, fields: FieldMask): Promise<Sandbox>;
   /** @throws not-found */
   delete(context: RequestContext, id: string): Promise<void>;

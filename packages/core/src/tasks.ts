@@ -1,5 +1,6 @@
 import type { RequestContext } from "@stevedore/base";
 import type { AnyValue } from "./events.ts";
+import type { Descriptor } from "./images.ts";
 import type { Mount } from "./mount.ts";
 
 /** The states a process can be in. */
@@ -37,11 +38,21 @@ export interface CreateTask {
   readonly containerId: string;
   readonly rootfs: readonly Mount[];
   readonly io: TaskIO;
-  readonly checkpointPath?: string;
+  /** A checkpoint among the content: the task is restored from it when it is started. */
+  readonly checkpoint?: Descriptor;
   /** Replaces the container's runtime options when present. */
   readonly options?: AnyValue;
   /** Shim binary path, overriding the runtime's name. */
   readonly runtimePath: string;
+  /** Where the shim of the container's sandbox listens, for one that no controller here knows. */
+  readonly taskApi?: TaskApi;
+}
+
+/** A task API that is served already. */
+export interface TaskApi {
+  /** `<protocol>+<address>`: `ttrpc+unix:///path`. */
+  readonly address: string;
+  readonly version: number;
 }
 
 /** What an additional process is made from. */
@@ -57,6 +68,17 @@ export interface ExecTask {
 export interface ProcessRef {
   readonly containerId: string;
   readonly execId: string;
+}
+
+/** A task by what was last heard of it. */
+export interface KnownTask {
+  readonly namespace: string;
+  readonly id: string;
+  /** Of init, on the host; 0 when it is not known. */
+  readonly pid: number;
+  readonly status: TaskStatus;
+  /** Path of the shim's binary; "" when it is not known. */
+  readonly shim: string;
 }
 
 /**
@@ -88,11 +110,18 @@ export interface TaskManager {
     context: RequestContext,
     containerId: string,
   ): Promise<readonly { readonly pid: number; readonly info?: AnyValue }[]>;
+  /**
+   * Writes the state of a task's processes. It goes on, unless the options say `exit`; when this fails it goes on in any
+   * case.
+   *
+   * @returns the checkpoint and the container's configuration as content; nothing when the options name a folder for it
+   * @throws unknown with the reason of the runtime and of criu
+   */
   checkpoint(
     context: RequestContext,
     containerId: string,
-    options: { readonly path: string; readonly options?: AnyValue },
-  ): Promise<void>;
+    options: { readonly options?: AnyValue },
+  ): Promise<readonly Descriptor[]>;
   update(
     context: RequestContext,
     containerId: string,
@@ -102,6 +131,22 @@ export interface TaskManager {
   metrics(context: RequestContext, filters: readonly string[]): Promise<readonly TaskMetric[]>;
   /** Resolves at exit, or at once when the process has ended. No deadline of ours. */
   wait(context: RequestContext, process: ProcessRef): Promise<ExitRecord>;
+}
+
+/** As {@link CreateTask}, for who makes the task: a checkpoint is a folder of criu's images there, "" or absent for none. */
+export type LocalCreateTask = Omit<CreateTask, "checkpoint"> & { readonly checkpointPath?: string };
+
+/** A manager that holds its tasks itself. Checkpoints are folders to it. */
+export interface LocalTaskManager extends Omit<TaskManager, "create" | "checkpoint"> {
+  create(context: RequestContext, task: LocalCreateTask): Promise<{ readonly pid: number }>;
+  /** Writes criu's images into the folder `path`, which is there. */
+  checkpoint(
+    context: RequestContext,
+    containerId: string,
+    options: { readonly path: string; readonly options?: AnyValue },
+  ): Promise<void>;
+  /** The tasks of all namespaces, at once and without asking their shims. */
+  known(): readonly KnownTask[];
 }
 
 /** One measurement of a task; the data is the shim's own message. */

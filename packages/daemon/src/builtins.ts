@@ -4,10 +4,11 @@
  */
 import { join } from "node:path";
 import { classified, isErrorClass } from "@stevedore/base";
-import type { ContentStore, DeprecationLog, Differ, PluginRecord, Snapshotter } from "@stevedore/core";
+import type { ContentStore, DeprecationLog, Differ, PluginRecord, Snapshotter, TaskManager } from "@stevedore/core";
 import { PluginType } from "@stevedore/plugins/ids";
-import type { GrpcServer } from "@stevedore/wire/grpc/server";
+import type { CallObserver, GrpcServer } from "@stevedore/wire/grpc/server";
 import { Router } from "@stevedore/wire/rpc/index";
+import type { TracingConfig } from "@stevedore/wire/trace/settings";
 import { durationMs } from "./config/duration.ts";
 import { flagAt, numberAt, sectionAt, textAt, textsAt } from "./config/read.ts";
 import {
@@ -20,7 +21,15 @@ import {
   SkipPlugin,
 } from "./graph.ts";
 import { useOptFolder } from "./host.ts";
-import { type GrpcService, isGrpcService, Key } from "./keys.ts";
+import {
+  type GrpcService,
+  isGrpcService,
+  isSandboxControllerPlugin,
+  isSpanProcessor,
+  Key,
+  type SandboxControllerPlugin,
+  type SpanProcessor,
+} from "./keys.ts";
 import { MetricsRegistry } from "./metrics/registry.ts";
 import { hostPlugin, pluginPlatform } from "./platform.ts";
 import { workerCommand } from "./self.ts";
@@ -28,7 +37,7 @@ import { workerCommand } from "./self.ts";
 export interface BuiltinOptions {
   readonly root: string;
   readonly state: string;
-  /** Whether shims log at debug level. */
+  /** Whether the log has debug lines, of calls and of shims. */
   readonly debug: boolean;
   /** Sockets that shims are told of. */
   readonly grpcAddress: string;
@@ -38,6 +47,8 @@ export interface BuiltinOptions {
   /** `[stream_processors]` by id. */
   readonly streamProcessors: Readonly<Record<string, unknown>>;
   readonly proxyPlugins: Readonly<Record<string, unknown>>;
+  /** Keys of the two tracing plugins. */
+  readonly tracingConfig: TracingConfig;
   /** Key `no_sync` of the metadata, whose file belongs to a plugin without a section. */
   readonly noSync: boolean;
   readonly version: { readonly version: string; readonly revision: string };
@@ -89,6 +100,8 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
   const { root } = options;
   const folder = (type: string, id: string): string => join(root, `${type}.${id}`);
   const metrics = new MetricsRegistry();
+  const collections = metrics.counter(COLLECTIONS);
+  const collecting = metrics.histogram(COLLECTING);
   return [
     plugin({
       key: Key.content,
@@ -112,16 +125,39 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
     }),
     plugin({ key: Key.deprecations, requires: [], start: async () => options.deprecations }),
     plugin({
-      key: Key.events,
-      requires: [],
+      key: Key.eventLog,
+      requires: [Key.database],
       start: async (context) => {
-        const [{ createEventExchange }, { eventField }] = await Promise.all([
-          import("@stevedore/plugins/events/impl"),
-          import("./event-field.ts"),
-        ]);
-        return createEventExchange({ eventField, log: context.log });
+        const { openEventLog } = await import("@stevedore/plugins/metadata/event-log");
+        const { config } = context;
+        const maxEvents = numberAt(config, "max_events");
+        if (maxEvents === 0) throw new SkipPlugin("max_events is 0: events are not kept");
+        return openEventLog(context.get(Key.database), {
+          maxEvents,
+          maxAge: durationMs(textAt(config, "max_age"), "max_age"),
+          maxBytes: numberAt(config, "max_bytes"),
+        });
       },
     }),
+    plugin({
+      key: Key.events,
+      requires: [Key.eventLog],
+      start: async (context) => {
+        const [{ createEventExchange }, { eventField }, { onceKeyOf }] = await Promise.all([
+          import("@stevedore/plugins/events/impl"),
+          import("./event-field.ts"),
+          import("./event-once.ts"),
+        ]);
+        const eventLog = context.find(Key.eventLog);
+        return createEventExchange({
+          eventField,
+          onceKey: onceKeyOf,
+          log: context.log,
+          ...(eventLog === undefined ? {} : { eventLog }),
+        });
+      },
+    }),
+    ...tracing(options),
     ...snapshotters(options),
     plugin({
       key: Key.database,
@@ -173,7 +209,10 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
         const scheduler = new GcScheduler({
           collector: stores.collector,
           log,
-          onCollection: (stats) => metrics.count(COLLECTIONS, { status: stats === undefined ? "fail" : "success" }),
+          onCollection: (stats) => {
+            collections.add({ status: stats === undefined ? "fail" : "success" });
+            if (stats !== undefined) collecting.observe(stats.elapsedMs / MS_PER_SECOND);
+          },
           config: {
             pauseThreshold: numberAt(config, "pause_threshold"),
             deletionThreshold: numberAt(config, "deletion_threshold"),
@@ -230,22 +269,25 @@ function snapshotters({ root, proxyPlugins }: BuiltinOptions): AnyPlugin[] {
       requires: [Key.database],
       platformBound: true,
       start: async (context): Promise<SnapshotterPlugin> => {
-        const [{ createOverlaySnapshotter }, { overlayCapabilities }, { createSnapshotRecords }] = await Promise.all([
-          import("@stevedore/plugins/snapshot-overlay/impl"),
-          import("@stevedore/plugins/snapshot-overlay/plugin"),
-          import("@stevedore/plugins/metadata/snapshot-records"),
-        ]);
+        const [{ createOverlaySnapshotter, idmappedMounts }, { overlayCapabilities }, { createSnapshotRecords }] =
+          await Promise.all([
+            import("@stevedore/plugins/snapshot-overlay/impl"),
+            import("@stevedore/plugins/snapshot-overlay/plugin"),
+            import("@stevedore/plugins/metadata/snapshot-records"),
+          ]);
         const { config } = context;
-        for (const name of overlayCapabilities({ slowChown: flagAt(config, "slow_chown"), idmappedMounts: false })) {
+        const root = rootOf(context, "overlayfs");
+        const remapIds = await idmappedMounts(root);
+        for (const name of overlayCapabilities({ slowChown: flagAt(config, "slow_chown"), idmappedMounts: remapIds })) {
           context.capability(name);
         }
         const snapshotter = await createOverlaySnapshotter({
-          root: rootOf(context, "overlayfs"),
+          root,
           records: createSnapshotRecords(context.get(Key.database), "overlayfs"),
           upperdirLabel: flagAt(config, "upperdir_label"),
           syncRemove: flagAt(config, "sync_remove"),
           mountOptions: textsAt(config, "mount_options"),
-          remapIds: false,
+          remapIds,
           logger: context.log,
         });
         return { kind: "snapshotter", snapshotter };
@@ -263,7 +305,13 @@ function proxies(section: Readonly<Record<string, unknown>>): AnyPlugin[] {
       const { createGrpcTransport } = await import("@stevedore/wire/grpc/client");
       const made = createGrpcTransport({ address: textAt(config, "address") });
       context.cleanup.defer(async () => made.close());
+      for (const [key, value] of Object.entries(sectionAt(config, "exports"))) context.export(key, String(value));
       context.export("address", textAt(config, "address"));
+      if (config["capabilities"] !== undefined) {
+        for (const capability of textsAt(config, "capabilities")) context.capability(capability);
+      }
+      const platform = config["platform"] === undefined ? "" : textAt(config, "platform");
+      if (platform !== "") context.platforms([pluginPlatform(platform)]);
       return made;
     };
     const modules = () => import("@stevedore/plugins/proxy/index");
@@ -302,6 +350,18 @@ function proxies(section: Readonly<Record<string, unknown>>): AnyPlugin[] {
             },
           }),
         ];
+      case "sandbox":
+        return [
+          plugin({
+            key: pluginKey<SandboxControllerPlugin>(PluginType.sandboxController, name),
+            requires: [],
+            start: async (context): Promise<SandboxControllerPlugin> => {
+              const { createProxySandboxController } = await modules();
+              const controller = createProxySandboxController({ transport: await transport(context), name });
+              return { kind: "sandbox-controller", controller };
+            },
+          }),
+        ];
       default:
         return [
           plugin({
@@ -316,6 +376,73 @@ function proxies(section: Readonly<Record<string, unknown>>): AnyPlugin[] {
         ];
     }
   });
+}
+
+const TRACING_DEPRECATIONS = {
+  otlp: "io.containerd.deprecation/tracing-processor-config",
+  service: "io.containerd.deprecation/tracing-service-config",
+} as const;
+
+/** Tracing over OTLP. Unless it is configured, nothing of it is loaded. */
+function tracing({ version, deprecations, tracingConfig: config }: BuiltinOptions): AnyPlugin[] {
+  const off = async (): Promise<string | undefined> => {
+    // Most daemons have neither, and need not read the rest.
+    const named = config.endpoint !== "" || Object.keys(process.env).some((name) => name.startsWith("OTEL_"));
+    if (!named) return "tracing endpoint not configured";
+    return (await import("@stevedore/wire/trace/settings")).whyOff(process.env, config.endpoint);
+  };
+  const skipIfOff = async (): Promise<void> => {
+    const why = await off();
+    if (why !== undefined) throw new SkipPlugin(why);
+  };
+  return [
+    plugin({
+      key: Key.spanProcessor,
+      requires: [],
+      start: async (context): Promise<SpanProcessor> => {
+        if (config.endpoint !== "" || config.protocol !== "" || config.insecure) {
+          deprecations.emit(TRACING_DEPRECATIONS.otlp);
+        }
+        await skipIfOff();
+        const [{ exportSettings, resourceOf }, { SpanExporter }] = await Promise.all([
+          import("@stevedore/wire/trace/settings"),
+          import("@stevedore/wire/trace/exporter"),
+        ]);
+        const exporter = new SpanExporter({
+          settings: exportSettings(process.env, config),
+          resource: resourceOf(process.env, { serviceName: config.serviceName, version: version.version }),
+          log: context.log,
+        });
+        context.cleanup.use(exporter);
+        return { kind: "span-processor", take: exporter.take };
+      },
+    }),
+    plugin({
+      key: Key.tracer,
+      requires: [{ type: PluginType.tracingProcessor, id: ANY }],
+      start: async (context) => {
+        if (config.serviceName !== "" || config.samplingRatio !== 0) deprecations.emit(TRACING_DEPRECATIONS.service);
+        await skipIfOff();
+        const processors = [...context.all(PluginType.tracingProcessor, isSpanProcessor).values()];
+        const [{ Tracer }, { samplerOf }] = await Promise.all([
+          import("@stevedore/wire/trace/tracer"),
+          import("@stevedore/wire/trace/sampler"),
+        ]);
+        return new Tracer({
+          sampler: samplerOf(process.env, config.samplingRatio, context.log),
+          sink: (span) => {
+            for (const { take } of processors) take(span);
+          },
+        });
+      },
+    }),
+  ];
+}
+
+/** With tracing, what it is given with a span around each call. */
+async function withSpans<T extends object>(context: PluginContext, name: string, thing: T): Promise<T> {
+  if (context.find(Key.tracer) === undefined) return thing;
+  return (await import("./tracing.ts")).spanned(name, thing);
 }
 
 /** The layer of services that the peer lists between stores and gRPC. */
@@ -343,27 +470,29 @@ function coreServices(options: BuiltinOptions): AnyPlugin[] {
     }),
     plugin({
       key: Key.containersService,
-      requires: [Key.metadata],
-      start: async (context) => context.get(Key.metadata).containers,
+      requires: [Key.metadata, Key.tracer],
+      start: async (context) => withSpans(context, "metadata.containers", context.get(Key.metadata).containers),
     }),
     plugin({
       key: Key.contentService,
-      requires: [Key.metadata],
-      start: async (context) => context.get(Key.metadata).content,
+      requires: [Key.metadata, Key.tracer],
+      start: async (context) => withSpans(context, "metadata.content", context.get(Key.metadata).content),
     }),
     plugin({
       key: Key.diffService,
-      requires: [{ type: PluginType.differ, id: ANY }],
-      start: async (context) =>
-        firstCapable(context.all(PluginType.differ, isDifferPlugin), {
+      requires: [{ type: PluginType.differ, id: ANY }, Key.tracer],
+      start: async (context) => {
+        const differ = firstCapable(context.all(PluginType.differ, isDifferPlugin), {
           order: textsAt(context.config, "default"),
           syncFs: flagAt(context.config, "sync_fs"),
-        }),
+        });
+        return withSpans(context, "diff", differ);
+      },
     }),
     plugin({
       key: Key.imagesService,
-      requires: [Key.metadata],
-      start: async (context) => context.get(Key.metadata).images,
+      requires: [Key.metadata, Key.tracer],
+      start: async (context) => withSpans(context, "metadata.images", context.get(Key.metadata).images),
     }),
     plugin({
       key: Key.introspectionService,
@@ -375,21 +504,31 @@ function coreServices(options: BuiltinOptions): AnyPlugin[] {
     }),
     plugin({
       key: Key.namespacesService,
-      requires: [Key.metadata],
-      start: async (context) => context.get(Key.metadata).namespaces,
+      requires: [Key.metadata, Key.tracer],
+      start: async (context) => withSpans(context, "metadata.namespaces", context.get(Key.metadata).namespaces),
     }),
     plugin({
       key: Key.snapshotsService,
-      requires: [Key.metadata],
-      start: async (context) => context.get(Key.metadata).snapshotters,
+      requires: [Key.metadata, Key.tracer],
+      start: async (context) => {
+        const all: [string, Snapshotter][] = [];
+        for (const [id, snapshotter] of context.get(Key.metadata).snapshotters) {
+          all.push([id, await withSpans(context, `snapshots.${id}`, snapshotter)]);
+        }
+        return new Map(all);
+      },
     }),
-    plugin({ key: Key.leases, requires: [Key.metadata], start: async (context) => context.get(Key.metadata).leases }),
+    plugin({
+      key: Key.leases,
+      requires: [Key.metadata, Key.tracer],
+      start: async (context) => withSpans(context, "metadata.leases", context.get(Key.metadata).leases),
+    }),
     plugin({
       key: Key.shims,
       requires: [Key.events, Key.metadata],
       start: async (context) => {
-        const { startTaskManager } = await import("./runtime.ts");
-        return startTaskManager({
+        const { startShimManager } = await import("./runtime.ts");
+        return startShimManager({
           root,
           state,
           timeouts,
@@ -408,10 +547,32 @@ function coreServices(options: BuiltinOptions): AnyPlugin[] {
       start: async (context) => {
         context.platforms(textsAt(context.config, "platforms").map(pluginPlatform));
         context.export("log-uri-schemes", "fifo,binary,binary-v2,file");
-        return context.get(Key.shims);
+        return context.get(Key.shims).tasks;
       },
     }),
-    plugin({ key: Key.tasksService, requires: [Key.runtime], start: async (context) => context.get(Key.runtime) }),
+    plugin({
+      key: Key.tasksService,
+      requires: [Key.runtime, Key.metadata, Key.diffService, Key.tracer],
+      start: async (context) => {
+        const [{ CheckpointingTasks }, { anyToBytes, checkpointWishes }] = await Promise.all([
+          import("@stevedore/plugins/checkpoints/impl"),
+          import("@stevedore/convert/runc-options"),
+        ]);
+        const { containers, content } = context.get(Key.metadata);
+        const tasks = new CheckpointingTasks({
+          runtime: context.get(Key.runtime),
+          containers,
+          content,
+          differ: context.get(Key.diffService),
+          root: join(root, `${PluginType.service}.tasks-service`),
+          wishes: checkpointWishes,
+          encodeAny: anyToBytes,
+          log: context.log,
+        });
+        tasks.load();
+        return withSpans<TaskManager>(context, "tasks", tasks);
+      },
+    }),
   ];
 }
 
@@ -506,12 +667,16 @@ function grpcServices({ root, version, deprecations }: BuiltinOptions): AnyPlugi
     grpcPlugin("events", {
       requires: [Key.events],
       register: async (context) => {
-        const [{ eventsService }, { Events }] = await Promise.all([
+        const [{ eventsService }, { eventLogService }, { Events }, { EventLog }] = await Promise.all([
           import("@stevedore/services/events"),
+          import("@stevedore/services/event-log"),
           import("@stevedore/wire/gen/containerd/services/events/v1/events_pb"),
+          import("@stevedore/wire/gen/stevedore/events/v1/events_pb"),
         ]);
-        const service = eventsService({ events: context.get(Key.events) });
-        return (router) => void router.service(Events, service);
+        const events = context.get(Key.events);
+        const service = eventsService({ events });
+        const logService = eventLogService({ history: events });
+        return (router) => void router.service(Events, service).service(EventLog, logService);
       },
     }),
     grpcPlugin("images", {
@@ -570,6 +735,46 @@ function grpcServices({ root, version, deprecations }: BuiltinOptions): AnyPlugi
         return (router) => void router.service(Namespaces, service);
       },
     }),
+    plugin({
+      key: Key.sandboxStore,
+      requires: [Key.metadata],
+      start: async (context) => context.get(Key.metadata).sandboxes,
+    }),
+    plugin({
+      key: pluginKey<SandboxControllerPlugin>(PluginType.sandboxController, "shim"),
+      requires: [Key.shims, Key.events],
+      start: async (context): Promise<SandboxControllerPlugin> => ({
+        kind: "sandbox-controller",
+        controller: context.get(Key.shims).sandboxes,
+      }),
+    }),
+    grpcPlugin("sandbox-controllers", {
+      requires: [{ type: PluginType.sandboxController, id: ANY }, Key.events],
+      register: async (context) => {
+        const plugins = context.all(PluginType.sandboxController, isSandboxControllerPlugin);
+        if (plugins.size === 0) throw classified("not-found", "no sandbox controllers initialized: plugin: not found");
+        const [{ sandboxControllersService }, { Controller }] = await Promise.all([
+          import("@stevedore/services/sandbox-controllers"),
+          import("@stevedore/wire/gen/containerd/services/sandbox/v1/sandbox_pb"),
+        ]);
+        const service = sandboxControllersService({
+          controllers: mapValues(plugins, ({ controller }) => controller),
+          events: context.get(Key.events),
+        });
+        return (router) => void router.service(Controller, service);
+      },
+    }),
+    grpcPlugin("sandboxes", {
+      requires: [Key.sandboxStore],
+      register: async (context) => {
+        const [{ sandboxesService }, { Store }] = await Promise.all([
+          import("@stevedore/services/sandboxes"),
+          import("@stevedore/wire/gen/containerd/services/sandbox/v1/sandbox_pb"),
+        ]);
+        const service = sandboxesService({ sandboxes: context.get(Key.sandboxStore) });
+        return (router) => void router.service(Store, service);
+      },
+    }),
     grpcPlugin("snapshots", {
       requires: [Key.snapshotsService, Key.events],
       register: async (context) => {
@@ -620,8 +825,11 @@ const PROFILES = pluginKey<{ readonly profiles: true }>(PluginType.http, "pprof"
 
 const COLLECTIONS = {
   name: "containerd_gc_collections_total",
-  help: "counter of number of garbage collections",
+  help: "counter of gc scheduler collections",
 } as const;
+
+const COLLECTING = { name: "containerd_gc_gc_seconds", help: "duration of gc scheduler collections" } as const;
+const MS_PER_SECOND = 1000;
 
 function monitors(metrics: MetricsRegistry): AnyPlugin[] {
   return [
@@ -631,28 +839,59 @@ function monitors(metrics: MetricsRegistry): AnyPlugin[] {
       platformBound: true,
       start: async (context) => {
         if (flagAt(context.config, "no_prometheus")) return {};
-        const { containerCollector } = await import("./metrics/collectors.ts");
-        const { namespaces, containers } = context.get(Key.metadata);
+        const { containerCollector } = await import("./metrics/containers.ts");
+        const { containers } = context.get(Key.metadata);
         const tasks = context.get(Key.runtime);
-        context.cleanup.use(metrics.register(containerCollector({ namespaces, containers, tasks })));
+        context.cleanup.use(metrics.register(containerCollector({ containers, tasks, log: context.log })));
         return {};
       },
     }),
   ];
 }
 
-function servers({ version }: BuiltinOptions, metrics: MetricsRegistry): AnyPlugin[] {
+function servers({ version, debug }: BuiltinOptions, metrics: MetricsRegistry): AnyPlugin[] {
   const everyService = { type: PluginType.grpc, id: ANY } as const;
   const routerOf = (context: PluginContext): Router => {
     const router = new Router();
     for (const service of context.all(PluginType.grpc, isGrpcService).values()) service.register(router);
     return router;
   };
+  const observers = async (context: PluginContext, router: Router): Promise<readonly CallObserver[]> => {
+    const made: CallObserver[] = [];
+    // Each observer is paid for on every call: the log's only where it would say something.
+    if (debug) made.push((await import("./call-log.ts")).logCalls(context.log));
+    const counts = context.find(Key.grpcMetrics);
+    if (counts !== undefined) {
+      counts.show(router.services);
+      made.push(counts.observe);
+    }
+    const traces = context.find(Key.grpcTraces)?.observe;
+    if (traces !== undefined) made.push(traces);
+    return made;
+  };
   const limits = (config: PluginContext["config"]) => ({
     maxReceive: numberAt(config, "max_recv_message_size"),
     maxSend: numberAt(config, "max_send_message_size"),
   });
   return [
+    plugin({
+      key: Key.grpcMetrics,
+      requires: [everyService],
+      start: async (context) => {
+        const { GrpcMetrics } = await import("./metrics/grpc.ts");
+        const counts = new GrpcMetrics({ histogram: flagAt(context.config, "grpc_histogram") });
+        context.cleanup.use(metrics.register(counts.collect));
+        return counts;
+      },
+    }),
+    plugin({
+      key: Key.grpcTraces,
+      requires: [everyService, Key.tracer],
+      start: async (context) => {
+        const tracer = context.find(Key.tracer);
+        return tracer === undefined ? {} : { observe: (await import("./tracing.ts")).traceCalls(tracer) };
+      },
+    }),
     plugin({
       key: pluginKey<AsyncDisposable>(PluginType.server, "ttrpc"),
       requires: [Key.events],
@@ -669,12 +908,24 @@ function servers({ version }: BuiltinOptions, metrics: MetricsRegistry): AnyPlug
       },
     }),
     plugin({
+      key: pluginKey<AsyncDisposable>(PluginType.monitorContainer, "restart"),
+      // After the ttrpc server, where shims of what it starts tell their events.
+      requires: [Key.events, Key.containersService, Key.namespacesService, Key.snapshotsService, Key.tasksService],
+      start: async (context) => {
+        for (const policy of ["no", "always", "on-failure", "unless-stopped"]) context.capability(policy);
+        const { startRestartMonitor } = await import("./restart.ts");
+        return context.cleanup.use(startRestartMonitor(context));
+      },
+    }),
+    plugin({
       key: pluginKey<GrpcServer>(PluginType.server, "grpc"),
-      requires: [everyService],
+      requires: [everyService, Key.grpcMetrics, Key.grpcTraces],
       start: async (context) => {
         const { serveGrpc } = await import("./listeners.ts");
+        const router = routerOf(context);
         const server = await serveGrpc({
-          router: routerOf(context),
+          router,
+          observers: await observers(context, router),
           log: context.log,
           ...socketAt(context),
           ...limits(context.config),
@@ -685,14 +936,16 @@ function servers({ version }: BuiltinOptions, metrics: MetricsRegistry): AnyPlug
     }),
     plugin({
       key: pluginKey<GrpcServer>(PluginType.server, "grpc-tcp"),
-      requires: [everyService],
+      requires: [everyService, Key.grpcMetrics, Key.grpcTraces],
       start: async (context) => {
         const { config } = context;
         const address = textAt(config, "address");
         if (address === "") throw new SkipPlugin("no TCP address is configured");
         const { serveGrpcTcp } = await import("./listeners.ts");
+        const router = routerOf(context);
         const server = await serveGrpcTcp({
-          router: routerOf(context),
+          router,
+          observers: await observers(context, router),
           log: context.log,
           address,
           tls: { ca: textAt(config, "tls_ca"), cert: textAt(config, "tls_cert"), key: textAt(config, "tls_key") },
@@ -708,11 +961,11 @@ function servers({ version }: BuiltinOptions, metrics: MetricsRegistry): AnyPlug
       start: async (context) => {
         const address = textAt(context.config, "address");
         if (address === "") throw new SkipPlugin("no metrics address is configured");
-        const [{ serveMetrics }, { daemonCollector }] = await Promise.all([
+        const [{ serveMetrics }, { processCollector }] = await Promise.all([
           import("./metrics/server.ts"),
-          import("./metrics/collectors.ts"),
+          import("./metrics/process.ts"),
         ]);
-        context.cleanup.use(metrics.register(daemonCollector(version)));
+        context.cleanup.use(metrics.register(processCollector(version)));
         return context.cleanup.use(serveMetrics({ address, registry: metrics, log: context.log }));
       },
     }),

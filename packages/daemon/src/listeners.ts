@@ -4,10 +4,9 @@ import { dirname } from "node:path";
 import { classified, type Logger, messageOf } from "@stevedore/base";
 import { isListening, peerCredentials, removeStaleSocket } from "@stevedore/os/socket";
 import { listenUnix, Server as TtrpcServer } from "@stevedore/ttrpc";
-import { createGrpcServer, type GrpcServer } from "@stevedore/wire/grpc/server";
+import { type CallObserver, createGrpcServer, type GrpcServer, observeWith } from "@stevedore/wire/grpc/server";
 import type { Router } from "@stevedore/wire/rpc/index";
 import { registerRouter } from "@stevedore/wire/ttrpc";
-import { logCalls } from "./call-log.ts";
 
 /** containerd's mode of its sockets: their owner and group. */
 const SOCKET_MODE = 0o660;
@@ -20,7 +19,10 @@ export interface UnixListenerOptions {
   readonly gid: number;
 }
 
-export interface MessageLimits {
+/** What a gRPC server has beside where it listens. */
+export interface GrpcOptions {
+  /** Who sees its calls. */
+  readonly observers: readonly CallObserver[];
   /** Bytes of the largest message taken and sent. */
   readonly maxReceive: number;
   readonly maxSend: number;
@@ -36,7 +38,7 @@ function refuseUsedSocket(path: string): void {
 }
 
 /** Serves gRPC on a unix socket. Stop the server to remove the socket. */
-export async function serveGrpc(options: UnixListenerOptions & MessageLimits): Promise<GrpcServer> {
+export async function serveGrpc(options: UnixListenerOptions & GrpcOptions): Promise<GrpcServer> {
   const server = grpcServer(options);
   refuseUsedSocket(options.address);
   await server.serveUnix(options.address, { mode: SOCKET_MODE, uid: options.uid, gid: options.gid });
@@ -44,17 +46,18 @@ export async function serveGrpc(options: UnixListenerOptions & MessageLimits): P
   return server;
 }
 
-function grpcServer(options: MessageLimits & { readonly router: Router; readonly log: Logger }): GrpcServer {
+function grpcServer(options: GrpcOptions & { readonly router: Router; readonly log: Logger }): GrpcServer {
+  const observer = observeWith(options.observers);
   return createGrpcServer({
     router: options.router,
     log: options.log,
     credentials: peerCredentials,
-    observer: logCalls(options.log),
+    ...(observer === undefined ? {} : { observer }),
     limits: { maxReceiveBytes: options.maxReceive, maxSendBytes: options.maxSend },
   });
 }
 
-export interface TcpOptions extends MessageLimits {
+export interface TcpOptions extends GrpcOptions {
   readonly router: Router;
   readonly log: Logger;
   /** `host:port`. */

@@ -1,18 +1,22 @@
 /** Tasks: the shim manager with what this daemon tells its shims. */
 import { existsSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
-import type { TaskManager } from "@stevedore/core";
 import { inheritedNofile, NOFILE_VARIABLE } from "@stevedore/os/rlimit";
 import { pickEnvironment } from "@stevedore/os/spawn";
 import { PluginType } from "@stevedore/plugins/ids";
-import { DEFAULT_TIMEOUTS, ShimTaskManager, type ShimTimeouts } from "@stevedore/plugins/shim-manager/index";
+import {
+  DEFAULT_TIMEOUTS,
+  SandboxShims,
+  ShimTaskManager,
+  type ShimTimeouts,
+} from "@stevedore/plugins/shim-manager/index";
 import { durationMs } from "./config/duration.ts";
 import { sectionAt, textAt, textsAt } from "./config/read.ts";
 import type { PluginContext } from "./graph.ts";
-import { Key } from "./keys.ts";
+import { Key, type ShimManager } from "./keys.ts";
 import { workerCommand } from "./self.ts";
 
-export interface TaskManagerRequest {
+export interface ShimManagerRequest {
   readonly root: string;
   readonly state: string;
   readonly grpcAddress: string;
@@ -37,15 +41,12 @@ const SHIM_ENVIRONMENT = [
   "NO_PROXY",
 ];
 
-/** Starts the task manager and the search for tasks of an earlier daemon. */
-export async function startTaskManager(request: TaskManagerRequest): Promise<TaskManager> {
+/** Starts the managers of tasks and sandboxes, and the search for those of an earlier daemon. */
+export async function startShimManager(request: ShimManagerRequest): Promise<ShimManager> {
   const { root, state, context } = request;
-  const id = `${PluginType.runtime}.task`;
+  const folders = (id: string) => ({ root: join(root, id), state: join(state, id) });
   const own = sectionAt(context.config, "stevedore");
-  const manager = new ShimTaskManager({
-    root: join(root, id),
-    state: join(state, id),
-    containers: context.get(Key.metadata).containers,
+  const common = {
     events: context.get(Key.events),
     grpcAddress: request.grpcAddress,
     ttrpcAddress: request.ttrpcAddress,
@@ -57,16 +58,33 @@ export async function startTaskManager(request: TaskManagerRequest): Promise<Tas
     env: shimEnvironment(textsAt(context.config, "env")),
     searchPath: process.env["PATH"] ?? "",
     self: process.execPath,
+    timeouts: timeoutsOf(request.timeouts),
+    log: context.log,
+  };
+  const { containers, sandboxes: store } = context.get(Key.metadata);
+  const sandboxes = new SandboxShims({
+    ...common,
+    folders: folders(`${PluginType.sandboxController}.shim`),
+    tasks: {
+      has: (caller, id) => tasks.has(caller, id),
+      endTasksAt: (namespace, address) => tasks.endTasksAt(namespace, address),
+    },
+  });
+  const tasks = new ShimTaskManager({
+    ...common,
+    ...folders(`${PluginType.runtime}.task`),
+    containers,
+    sandboxes: { store, hosts: sandboxes },
     keeper: workerCommand("keeper"),
     adopt: own["adopt"] !== false,
     spare: own["spare"] !== false,
     isolated: isolatedRuntimes(own["isolated"]),
-    timeouts: timeoutsOf(request.timeouts),
-    log: context.log,
   });
-  manager.load();
-  context.cleanup.defer(async () => manager.close());
-  return manager;
+  sandboxes.load();
+  tasks.load();
+  context.cleanup.defer(async () => sandboxes.close());
+  context.cleanup.defer(async () => tasks.close());
+  return { tasks, sandboxes };
 }
 
 /** `isolated` of the config: true for all runtimes, or the names of some. */
@@ -76,7 +94,9 @@ function isolatedRuntimes(given: unknown): (runtime: string) => boolean {
 }
 
 function shimEnvironment(extra: readonly string[]): Record<string, string> {
-  const env = pickEnvironment(SHIM_ENVIRONMENT);
+  // Shims that trace are told by the same variables as the daemon.
+  const otel = Object.keys(process.env).filter((name) => name.startsWith("OTEL_"));
+  const env = pickEnvironment([...SHIM_ENVIRONMENT, ...otel]);
   // Bun raises the limit of open files; shims and containers get what this daemon was started with.
   const { soft, hard } = inheritedNofile();
   env[NOFILE_VARIABLE] = `${soft}:${hard}`;

@@ -46,6 +46,7 @@ export const Label = {
   /** On a namespace: defaults for its clients. */
   defaultRuntime: "containerd.io/defaults/runtime",
   defaultSnapshotter: "containerd.io/defaults/snapshotter",
+  defaultSandboxer: "containerd.io/defaults/sandboxer",
   sharedNamespace: "containerd.io/namespace.shareable",
   imageManifestDigest: "io.containerd.manifest-digest",
   /** Prefix under which a container keeps its image's config labels that steer stopping. */

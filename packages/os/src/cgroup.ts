@@ -51,8 +51,20 @@ export type Cgroup =
   | { readonly version: 2; readonly folder: string }
   | { readonly version: 1; readonly folders: ReadonlyMap<string, string> };
 
-/** Controller (or `name=x`) → its mount: where, and which group is mounted there. */
-function controllerMounts(): Map<string, { point: string; root: string }> {
+type ControllerMounts = ReadonlyMap<string, { readonly point: string; readonly root: string }>;
+
+let knownMounts: ControllerMounts | undefined;
+
+/**
+ * Controller (or `name=x`) → its mount: where, and which group is mounted there. Looked up once: these are there before any
+ * of us starts, and the table of mounts has a line for each container.
+ */
+function controllerMounts(): ControllerMounts {
+  if (knownMounts === undefined || knownMounts.size === 0) knownMounts = findControllerMounts();
+  return knownMounts;
+}
+
+function findControllerMounts(): ControllerMounts {
   const mounts = new Map<string, { point: string; root: string }>();
   for (const { type, superOptions, mountPoint: point, root } of readMountInfo()) {
     if (type !== "cgroup" || !(point === MOUNT || point.startsWith(`${MOUNT}/`))) continue;
@@ -100,6 +112,13 @@ export function cgroupAt(path: string): Cgroup {
   const folders = new Map<string, string>();
   for (const [controller, mount] of controllerMounts()) folders.set(controller, below(mount, clean));
   return { version: 1, folders };
+}
+
+/** Whether this is the group of everything: the one a process that has ended is in. */
+export function isRootCgroup(cgroup: Cgroup): boolean {
+  if (cgroup.version === 2) return cgroup.folder === MOUNT;
+  const folder = anyFolder(cgroup);
+  return [...controllerMounts().values()].some(({ point }) => point === folder);
 }
 
 function readIfAny(path: string): string | undefined {

@@ -29,6 +29,7 @@ import {
 } from "./mount.ts";
 import { mountAt, mountHolding, parseMountInfo, readMountInfo } from "./mountinfo.ts";
 import { statPath } from "./stat.ts";
+import { canMapOverlayLayers, tryMappedOverlay } from "./userns.ts";
 
 let dir = "";
 
@@ -287,6 +288,13 @@ describe("id mappings", () => {
     expect(statPath(`${dir}/m/two`)).toMatchObject({ uid: 100_000, gid: 200_000 });
     expect(readMountInfo().length).toBe(mounts + 1);
     expect(readdirSync("/tmp").filter((name) => name.startsWith("ovl-idmapped"))).toEqual([]);
+  });
+
+  test("whether they are possible is known, and the same when tried out", async () => {
+    expect(await canMapOverlayLayers(dir)).toBe(await tryMappedOverlay(dir));
+    // procfs has no id mappings.
+    expect(await tryMappedOverlay("/proc/self")).toBe(false);
+    expect(readdirSync(dir)).toEqual([]);
   });
 
   test("malformed and missing ones are refused", async () => {

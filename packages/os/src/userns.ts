@@ -1,10 +1,12 @@
-import { readlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { release } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { classified } from "@stevedore/base/errors";
 import { check, fromNodeError } from "./errno.ts";
 import { O, OwnedFd } from "./fd.ts";
 import { cString, i32, libc, pointer } from "./ffi.ts";
-import { type MountStep, parseMountOptions } from "./mount.ts";
+import { FS_MAGIC, fileSystemInfo } from "./files.ts";
+import { MNT, type MountStep, mountAll, parseMountOptions, unmount } from "./mount.ts";
 import { findExecutable, spawnChild } from "./spawn.ts";
 
 const lib = libc({ open: { args: [pointer, i32, i32], returns: i32 } });
@@ -90,5 +92,53 @@ export class UserNamespaces implements Disposable {
   [Symbol.dispose](): void {
     for (const fd of this.#made.values()) fd[Symbol.dispose]();
     this.#made.clear();
+  }
+}
+
+/** File systems whose mounts take an id mapping, with the kernel's first version that has it (FS_ALLOW_IDMAP in fs/). */
+const MAPPABLE: Readonly<Record<number, readonly [major: number, minor: number]>> = {
+  [FS_MAGIC.EXT4]: [5, 12],
+  [FS_MAGIC.XFS]: [5, 12],
+  [FS_MAGIC.BTRFS]: [5, 15],
+  [FS_MAGIC.TMPFS]: [6, 3],
+};
+
+/** The first kernel whose overlayfs takes lower layers that are mapped. */
+const OVERLAY_TAKES_MAPPED = [5, 19] as const;
+
+/**
+ * Whether an overlay can have layers of `folder`'s file system that are seen through an id mapping. Known by kernel and file system for the usual
+ * ones, which costs two system calls; else tried out in `folder`, which takes some 10 ms.
+ */
+export async function canMapOverlayLayers(folder: string): Promise<boolean> {
+  const since = MAPPABLE[fileSystemInfo(folder).type];
+  if (since !== undefined && kernelIsAtLeast(since) && kernelIsAtLeast(OVERLAY_TAKES_MAPPED)) return true;
+  return tryMappedOverlay(folder);
+}
+
+function kernelIsAtLeast([major, minor]: readonly [number, number]): boolean {
+  const [ownMajor = 0, ownMinor = 0] = release()
+    .split(".")
+    .map((part) => Number.parseInt(part, 10));
+  return ownMajor > major || (ownMajor === major && ownMinor >= minor);
+}
+
+/** Mounts such an overlay in a folder of its own below `folder`, and takes it off again. */
+export async function tryMappedOverlay(folder: string): Promise<boolean> {
+  let dir: string | undefined;
+  try {
+    dir = mkdtempSync(`${folder}/.idmapped-`);
+    for (const name of ["lower", "upper", "work", "merged"]) mkdirSync(`${dir}/${name}`);
+    const mapping = ["uidmap=0:100000:65536", "gidmap=0:100000:65536"];
+    const layers = [`workdir=${dir}/work`, `upperdir=${dir}/upper`, `lowerdir=${dir}/lower`];
+    const step = { type: "overlay", source: "overlay", options: [...mapping, ...layers] };
+    using namespaces = await UserNamespaces.for([step]);
+    mountAll([step], `${dir}/merged`, { userNamespaces: namespaces.descriptors });
+    unmount(`${dir}/merged`, MNT.DETACH);
+    return true;
+  } catch {
+    return false;
+  } finally {
+    if (dir !== undefined) rmSync(dir, { recursive: true, force: true });
   }
 }

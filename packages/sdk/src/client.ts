@@ -6,10 +6,13 @@ import type {
   Deprecation,
   Differ,
   EventExchange,
+  EventHistory,
   ImageStore,
   LeaseManager,
   NamespaceStore,
   PluginRecord,
+  SandboxController,
+  SandboxStore,
   Snapshotter,
   TaskManager,
 } from "@stevedore/core";
@@ -65,11 +68,20 @@ export interface Client extends AsyncDisposable {
   readonly content: ContentStore;
   readonly diff: Differ;
   readonly events: EventExchange;
+  /**
+   * Events that were told earlier, with cursors to read on from. Only daemons of Stevedore have it; each call to another
+   * fails with `not-implemented` and says so.
+   */
+  readonly eventLog: EventHistory;
   readonly images: ImageStore;
   readonly introspection: Introspection;
   readonly leases: LeaseManager;
   readonly namespaces: NamespaceStore;
+  /** Records of sandboxes; {@link Client.sandboxController} runs them. */
+  readonly sandboxes: SandboxStore;
   readonly tasks: TaskManager;
+  /** The sandbox controller of that name: `shim`, or a proxy plugin's. */
+  sandboxController(name: string): SandboxController;
   /** The snapshotter of that name; "" is the daemon's default, overlayfs. */
   snapshotter(name: string): Snapshotter;
   version(context: RequestContext): Promise<DaemonVersion>;

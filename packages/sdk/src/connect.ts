@@ -1,16 +1,18 @@
 import type { RequestContext } from "@stevedore/base";
-import type { Snapshotter } from "@stevedore/core";
+import type { SandboxController, Snapshotter } from "@stevedore/core";
 import { createGrpcTransport } from "@stevedore/wire/grpc/client";
 import type { Client, DaemonVersion } from "./client.ts";
 import { callOptions, lazyClient } from "./proxy/call.ts";
 import { containersProxy } from "./proxy/containers.ts";
 import { contentProxy } from "./proxy/content.ts";
 import { diffProxy } from "./proxy/diff.ts";
+import { eventLogProxy } from "./proxy/event-log.ts";
 import { eventsProxy } from "./proxy/events.ts";
 import { imagesProxy } from "./proxy/images.ts";
 import { introspectionProxy } from "./proxy/introspection.ts";
 import { leasesProxy } from "./proxy/leases.ts";
 import { namespacesProxy } from "./proxy/namespaces.ts";
+import { sandboxControllerProxy, sandboxesProxy } from "./proxy/sandboxes.ts";
 import { snapshotterProxy } from "./proxy/snapshots.ts";
 import { tasksProxy } from "./proxy/tasks.ts";
 
@@ -43,11 +45,14 @@ export function connectClient(options: ConnectOptions): Client {
     content: contentProxy(transport),
     diff: diffProxy(transport),
     events: eventsProxy(transport),
+    eventLog: eventLogProxy(transport),
     images: imagesProxy(transport),
     introspection: introspectionProxy(transport),
     leases: leasesProxy(transport),
     namespaces: namespacesProxy(transport),
+    sandboxes: sandboxesProxy(transport),
     tasks: tasksProxy(transport),
+    sandboxController: (name: string): SandboxController => sandboxControllerProxy(transport, name),
     snapshotter: (name: string): Snapshotter => snapshotterProxy(transport, name === "" ? DEFAULT_SNAPSHOTTER : name),
     version: async (context: RequestContext): Promise<DaemonVersion> => {
       const { version, revision } = await (await versions()).version({}, callOptions(context));

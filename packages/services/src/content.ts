@@ -12,7 +12,7 @@ import {
   type WriteContentResponseSchema,
 } from "@stevedore/wire/gen/containerd/services/content/v1/content_pb";
 import type { ServiceImpl } from "@stevedore/wire/rpc/index";
-import { inChunks, pathsOf, publishEvent, requestContext, required } from "./request.ts";
+import { announcing, inChunks, pathsOf, requestContext, required } from "./request.ts";
 
 /** Bytes of content in one message of a read: containerd's buffer. */
 const READ_CHUNK = 1024 * 1024;
@@ -44,9 +44,16 @@ export function contentService(of: {
       }
     },
     delete: async ({ digest }, call) => {
-      const context = requestContext(call);
-      await content.delete(context, checkDigest(digest));
-      await publishEvent({ events, context, topic: "/content/delete" }, ContentDeleteSchema, { digest });
+      await announcing(
+        {
+          events,
+          context: requestContext(call),
+          topic: "/content/delete",
+          schema: ContentDeleteSchema,
+          known: { digest },
+        },
+        (context) => content.delete(context, checkDigest(digest)),
+      );
       return {};
     },
     read: async function* ({ digest, offset, size }, call) {
@@ -189,14 +196,23 @@ async function answerWrite(state: WriteState, request: WriteContentRequest): Pro
   if (request.action === WriteAction.WRITE) {
     return { ...base, digest: writer.digest(), updatedAt: timestampToProto(new Date()), offset: BigInt(offset) };
   }
-  const digest = await writer.commit(context, {
-    ...(total > 0n ? { size: Number(total) } : {}),
-    ...(expected === "" ? {} : { expected }),
-    labels: request.labels,
-  });
-  await publishEvent({ events: state.events, context, topic: "/content/create" }, ContentCreateSchema, {
-    digest,
-    size: BigInt(offset),
-  });
+  const size = BigInt(offset);
+  const digest = await announcing(
+    {
+      events: state.events,
+      context,
+      topic: "/content/create",
+      schema: ContentCreateSchema,
+      known: { size },
+      fields: { [ContentCreateSchema.field.digest.number]: "digest" },
+    },
+    (announced) =>
+      writer.commit(announced, {
+        ...(total > 0n ? { size: Number(total) } : {}),
+        ...(expected === "" ? {} : { expected }),
+        labels: request.labels,
+      }),
+    (made) => ({ digest: made, size }),
+  );
   return { ...base, digest, updatedAt: timestampToProto(new Date()), offset: BigInt(offset) };
 }

@@ -9,7 +9,7 @@ import {
 } from "@stevedore/wire/gen/containerd/events/image_pb";
 import type { Image, Images } from "@stevedore/wire/gen/containerd/services/images/v1/images_pb";
 import type { ServiceImpl } from "@stevedore/wire/rpc/index";
-import { pathsOf, publishEvent, requestContext, required } from "./request.ts";
+import { announcing, pathsOf, requestContext, required } from "./request.ts";
 
 function named(image: Image | undefined): NewImage {
   const wanted = newImageFromProto(required(image, "image"));
@@ -29,32 +29,50 @@ export function imagesService(of: {
       images: (await images.list(requestContext(call), filters)).map(imageToProto),
     }),
     create: async ({ image, sourceDateEpoch }, call) => {
-      const context = requestContext(call);
       const wanted = named(image);
       const epoch = optionalDateFromProto(sourceDateEpoch);
-      const created = await images.create(context, epoch === undefined ? wanted : { ...wanted, createdAt: epoch });
-      await publishEvent({ events, context, topic: "/images/create" }, ImageCreateSchema, {
-        name: created.name,
-        labels: { ...created.labels },
-      });
+      const created = await announcing(
+        {
+          events,
+          context: requestContext(call),
+          topic: "/images/create",
+          schema: ImageCreateSchema,
+          known: { name: wanted.name },
+          fields: { [ImageCreateSchema.field.labels.number]: "labels" },
+        },
+        (context) => images.create(context, epoch === undefined ? wanted : { ...wanted, createdAt: epoch }),
+        ({ name, labels }) => ({ name, labels: { ...labels } }),
+      );
       return { image: imageToProto(created) };
     },
     update: async ({ image, updateMask }, call) => {
-      const context = requestContext(call);
-      const updated = await images.update(context, named(image), pathsOf(updateMask));
-      await publishEvent({ events, context, topic: "/images/update" }, ImageUpdateSchema, {
-        name: updated.name,
-        labels: { ...updated.labels },
-      });
+      const wanted = named(image);
+      const updated = await announcing(
+        {
+          events,
+          context: requestContext(call),
+          topic: "/images/update",
+          schema: ImageUpdateSchema,
+          known: { name: wanted.name },
+          fields: { [ImageUpdateSchema.field.labels.number]: "labels" },
+        },
+        (context) => images.update(context, wanted, pathsOf(updateMask)),
+        ({ name, labels }) => ({ name, labels: { ...labels } }),
+      );
       return { image: imageToProto(updated) };
     },
     delete: async ({ name, sync, target }, call) => {
-      const context = requestContext(call);
-      await images.delete(context, name, {
-        sync,
-        ...(target === undefined || target.digest === "" ? {} : { target: target.digest }),
-      });
-      await publishEvent({ events, context, topic: "/images/delete" }, ImageDeleteSchema, { name });
+      const options = { sync, ...(target === undefined || target.digest === "" ? {} : { target: target.digest }) };
+      await announcing(
+        {
+          events,
+          context: requestContext(call),
+          topic: "/images/delete",
+          schema: ImageDeleteSchema,
+          known: { name },
+        },
+        (context) => images.delete(context, name, options),
+      );
       return {};
     },
   };

@@ -6,6 +6,8 @@ export * from "./images.ts";
 export * from "./introspection.ts";
 export * from "./leases.ts";
 export * from "./namespaces.ts";
+export * from "./sandbox-controllers.ts";
+export * from "./sandboxes.ts";
 export * from "./snapshots.ts";
 export * from "./tasks.ts";
 export * from "./version.ts";

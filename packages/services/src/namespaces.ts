@@ -1,5 +1,5 @@
 import { isErrorClass } from "@stevedore/base";
-import type { EventExchange, NamespaceStore } from "@stevedore/core";
+import type { EventExchange, Namespace, NamespaceStore } from "@stevedore/core";
 import {
   NamespaceCreateSchema,
   NamespaceDeleteSchema,
@@ -7,7 +7,7 @@ import {
 } from "@stevedore/wire/gen/containerd/events/namespace_pb";
 import type { Namespaces } from "@stevedore/wire/gen/containerd/services/namespaces/v1/namespace_pb";
 import type { ServiceImpl } from "@stevedore/wire/rpc/index";
-import { pathsOf, publishEvent, requestContext, required } from "./request.ts";
+import { announcing, pathsOf, requestContext, required } from "./request.ts";
 
 async function whenFound<T>(ask: () => Promise<T>): Promise<T | undefined> {
   try {
@@ -16,6 +16,10 @@ async function whenFound<T>(ask: () => Promise<T>): Promise<T | undefined> {
     if (isErrorClass(error, "not-found")) return undefined;
     throw error;
   }
+}
+
+function shown({ name, labels }: Namespace) {
+  return { name, labels: { ...labels } };
 }
 
 /** The namespaces service. Its events are announced in the namespace they are about. */
@@ -36,28 +40,51 @@ export function namespacesService(of: {
     },
     create: async ({ namespace }, call) => {
       const { name, labels } = required(namespace, "namespace");
-      const context = { ...requestContext(call), namespace: name };
-      const created = await namespaces.create(context, { name, labels });
-      const shown = { name, labels: { ...created.labels } };
-      await publishEvent({ events, context, topic: "/namespaces/create" }, NamespaceCreateSchema, shown);
-      return { namespace: shown };
+      const created = await announcing(
+        {
+          events,
+          context: { ...requestContext(call), namespace: name },
+          topic: "/namespaces/create",
+          schema: NamespaceCreateSchema,
+          known: { name },
+          fields: { [NamespaceCreateSchema.field.labels.number]: "labels" },
+        },
+        (context) => namespaces.create(context, { name, labels }),
+        shown,
+      );
+      return { namespace: shown(created) };
     },
     update: async ({ namespace, updateMask }, call) => {
       const { name, labels } = required(namespace, "namespace");
-      const context = { ...requestContext(call), namespace: name };
       const fields = pathsOf(updateMask);
-      const updated =
-        (await whenFound(async () => namespaces.update(context, { name, labels }, fields))) ??
-        // As in the peer, labels make the namespace.
-        (await namespaces.create(context, { name, labels }));
-      const shown = { name, labels: { ...updated.labels } };
-      await publishEvent({ events, context, topic: "/namespaces/update" }, NamespaceUpdateSchema, shown);
-      return { namespace: shown };
+      const updated = await announcing(
+        {
+          events,
+          context: { ...requestContext(call), namespace: name },
+          topic: "/namespaces/update",
+          schema: NamespaceUpdateSchema,
+          known: { name },
+          fields: { [NamespaceUpdateSchema.field.labels.number]: "labels" },
+        },
+        async (context) =>
+          (await whenFound(async () => namespaces.update(context, { name, labels }, fields))) ??
+          // As in the peer, labels make the namespace.
+          (await namespaces.create(context, { name, labels })),
+        shown,
+      );
+      return { namespace: shown(updated) };
     },
     delete: async ({ name }, call) => {
-      const context = { ...requestContext(call), namespace: name };
-      await namespaces.delete(context, name);
-      await publishEvent({ events, context, topic: "/namespaces/delete" }, NamespaceDeleteSchema, { name });
+      await announcing(
+        {
+          events,
+          context: { ...requestContext(call), namespace: name },
+          topic: "/namespaces/delete",
+          schema: NamespaceDeleteSchema,
+          known: { name },
+        },
+        (context) => namespaces.delete(context, name),
+      );
       return {};
     },
   };

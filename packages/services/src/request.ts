@@ -1,5 +1,5 @@
 import { create, type DescMessage, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
-import { classified, type RequestContext } from "@stevedore/base";
+import { type Announcement, classified, type RequestContext } from "@stevedore/base";
 import type { EventExchange, FieldMask } from "@stevedore/core";
 import type { CallContext } from "@stevedore/wire/rpc/index";
 
@@ -15,6 +15,7 @@ export function requestContext(call: CallContext): RequestContext {
     signal: call.signal,
     ...(namespace === undefined ? {} : { namespace }),
     ...(lease === undefined ? {} : { lease }),
+    ...(call.span === undefined ? {} : { span: call.span }),
   };
 }
 
@@ -37,6 +38,39 @@ export async function publishEvent<D extends DescMessage>(
 ): Promise<void> {
   const value = toBinary(schema, create(schema, init));
   await to.events.publish(to.context, to.topic, { typeUrl: schema.typeName, value });
+}
+
+/**
+ * Makes a change whose event is recorded together with it, where the store can do that, and announces it after the change
+ * where it cannot. `of.known` is what of the message is known before; `of.fields` are those that the store fills in, names in
+ * its record by their number. `whole` makes all of the message from what the change gave; without it, it is all known.
+ */
+export async function announcing<D extends DescMessage, T>(
+  of: {
+    readonly events: EventExchange;
+    readonly context: RequestContext;
+    readonly topic: string;
+    readonly schema: D;
+    readonly fields?: Readonly<Record<number, string>>;
+    readonly known: MessageInitShape<D>;
+  },
+  change: (context: RequestContext) => Promise<T>,
+  whole?: (made: T) => MessageInitShape<D>,
+): Promise<T> {
+  const { events, context, topic, schema, known, fields = {} } = of;
+  let taken = false;
+  const announcement: Announcement = {
+    topic,
+    typeUrl: schema.typeName,
+    value: toBinary(schema, create(schema, known)),
+    fields,
+    take: () => {
+      taken = true;
+    },
+  };
+  const made = await change({ ...context, announcement });
+  if (!taken) await publishEvent({ events, context, topic }, schema, whole === undefined ? known : whole(made));
+  return made;
 }
 
 /** Objects in one message of a list stream: containerd's number. */

@@ -9,7 +9,7 @@ import {
 } from "@stevedore/wire/gen/containerd/events/snapshot_pb";
 import type { Snapshots } from "@stevedore/wire/gen/containerd/services/snapshots/v1/snapshots_pb";
 import type { ServiceImpl } from "@stevedore/wire/rpc/index";
-import { inChunks, pathsOf, publishEvent, requestContext, required } from "./request.ts";
+import { announcing, inChunks, pathsOf, requestContext, required } from "./request.ts";
 
 /** The snapshots service over the snapshotters by name. */
 export function snapshotsService(of: {
@@ -29,10 +29,16 @@ export function snapshotsService(of: {
   };
   return {
     prepare: async ({ snapshotter, key, parent, labels }, call) => {
-      const context = requestContext(call);
-      const mounts = await named(snapshotter).prepare(context, key, { parent, labels });
-      const topic = "/snapshot/prepare";
-      await publishEvent({ events, context, topic }, SnapshotPrepareSchema, { key, parent, snapshotter });
+      const mounts = await announcing(
+        {
+          events,
+          context: requestContext(call),
+          topic: "/snapshot/prepare",
+          schema: SnapshotPrepareSchema,
+          known: { key, parent, snapshotter },
+        },
+        (context) => named(snapshotter).prepare(context, key, { parent, labels }),
+      );
       return { mounts: mounts.map(mountToProto) };
     },
     view: async ({ snapshotter, key, parent, labels }, call) => {
@@ -43,16 +49,29 @@ export function snapshotsService(of: {
       mounts: (await named(snapshotter).mounts(requestContext(call), key)).map(mountToProto),
     }),
     commit: async ({ snapshotter, name, key, labels, parent }, call) => {
-      const context = requestContext(call);
-      await named(snapshotter).commit(context, name, { key, labels, ...(parent === "" ? {} : { parent }) });
-      const topic = "/snapshot/commit";
-      await publishEvent({ events, context, topic }, SnapshotCommitSchema, { key, name, snapshotter });
+      await announcing(
+        {
+          events,
+          context: requestContext(call),
+          topic: "/snapshot/commit",
+          schema: SnapshotCommitSchema,
+          known: { key, name, snapshotter },
+        },
+        (context) => named(snapshotter).commit(context, name, { key, labels, ...(parent === "" ? {} : { parent }) }),
+      );
       return {};
     },
     remove: async ({ snapshotter, key }, call) => {
-      const context = requestContext(call);
-      await named(snapshotter).remove(context, key);
-      await publishEvent({ events, context, topic: "/snapshot/remove" }, SnapshotRemoveSchema, { key, snapshotter });
+      await announcing(
+        {
+          events,
+          context: requestContext(call),
+          topic: "/snapshot/remove",
+          schema: SnapshotRemoveSchema,
+          known: { key, snapshotter },
+        },
+        (context) => named(snapshotter).remove(context, key),
+      );
       return {};
     },
     stat: async ({ snapshotter, key }, call) => ({

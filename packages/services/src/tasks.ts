@@ -1,10 +1,14 @@
+import { fromBinary } from "@bufbuild/protobuf";
 import { classified } from "@stevedore/base";
 import { anyFromProto, anyToProto } from "@stevedore/convert/any";
+import { descriptorFromProto, descriptorToProto } from "@stevedore/convert/descriptors";
 import { mountFromProto } from "@stevedore/convert/mounts";
+import { restoresFromFolder } from "@stevedore/convert/runc-options";
 import { processToProto } from "@stevedore/convert/tasks";
 import { timestampToProto } from "@stevedore/convert/timestamps";
-import type { ExitRecord, TaskManager } from "@stevedore/core";
-import type { Tasks } from "@stevedore/wire/gen/containerd/services/tasks/v1/tasks_pb";
+import type { ExitRecord, TaskApi, TaskManager } from "@stevedore/core";
+import { OptionsSchema } from "@stevedore/wire/gen/containerd/runc/v1/options_pb";
+import type { CreateTaskRequest, Tasks } from "@stevedore/wire/gen/containerd/services/tasks/v1/tasks_pb";
 import type { ServiceImpl } from "@stevedore/wire/rpc/index";
 import { requestContext, required } from "./request.ts";
 
@@ -13,15 +17,16 @@ export function tasksService({ tasks }: { readonly tasks: TaskManager }): Servic
   return {
     create: async (request, call) => {
       const { containerId, rootfs, stdin, stdout, stderr, terminal, checkpoint, options, runtimePath } = request;
-      if (checkpoint !== undefined && checkpoint.digest !== "") {
-        throw classified("not-implemented", "create task from a checkpoint: not implemented");
-      }
       const { pid } = await tasks.create(requestContext(call), {
         containerId,
         rootfs: rootfs.map(mountFromProto),
         io: { stdin, stdout, stderr, terminal },
         runtimePath,
+        ...(checkpoint === undefined || restoresFromFolder(options)
+          ? {}
+          : { checkpoint: descriptorFromProto(checkpoint) }),
         ...(options === undefined ? {} : { options: anyFromProto(options) }),
+        ...taskApiOf(request),
       });
       return { containerId, pid };
     },
@@ -70,9 +75,10 @@ export function tasksService({ tasks }: { readonly tasks: TaskManager }): Servic
         ...(info === undefined ? {} : { info: anyToProto(info) }),
       })),
     }),
-    checkpoint: async ({ containerId }, call) => {
-      await tasks.get(requestContext(call), { containerId, execId: "" });
-      throw classified("not-implemented", "checkpoint task: not implemented");
+    checkpoint: async ({ containerId, options }, call) => {
+      const given = options === undefined ? {} : { options: anyFromProto(options) };
+      const descriptors = await tasks.checkpoint(requestContext(call), containerId, given);
+      return { descriptors: descriptors.map(descriptorToProto) };
     },
     update: async ({ containerId, resources, annotations }, call) => {
       await tasks.update(requestContext(call), containerId, {
@@ -97,4 +103,16 @@ export function tasksService({ tasks }: { readonly tasks: TaskManager }): Servic
 
 function exitToProto({ id, pid, exitStatus, exitedAt }: ExitRecord) {
   return { id, pid, exitStatus, exitedAt: timestampToProto(exitedAt) };
+}
+
+/** Where the shim of a container's sandbox listens; runc's options of containerd 2.0 say it for clients of that time. */
+function taskApiOf({
+  taskApiAddress,
+  taskApiVersion,
+  options,
+}: Pick<CreateTaskRequest, "taskApiAddress" | "taskApiVersion" | "options">): { readonly taskApi?: TaskApi } {
+  if (taskApiAddress !== "") return { taskApi: { address: taskApiAddress, version: taskApiVersion } };
+  if (options?.typeUrl.endsWith(OptionsSchema.typeName) !== true) return {};
+  const runc = fromBinary(OptionsSchema, options.value);
+  return runc.taskApiAddress === "" ? {} : { taskApi: { address: runc.taskApiAddress, version: runc.taskApiVersion } };
 }

@@ -23,9 +23,11 @@ import { ShimExits } from "./exits.ts";
 import type { ShimFlags } from "./flags.ts";
 import { lazyMethods } from "./lazy-service.ts";
 import { shimLogger } from "./log.ts";
+import { SANDBOX_METHODS, SandboxService } from "./sandbox-service.ts";
 import { SocketLinks } from "./socket-links.ts";
 import { READY, READY_FD } from "./start.ts";
 import { TaskService } from "./task-service.ts";
+import { startTracing } from "./trace.ts";
 
 /** Methods of the task service, v2 and v3 alike. */
 const TASK_METHODS = [
@@ -82,15 +84,10 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
   const begin = (of: string): void => {
     work = startWork({ ...flags, namespace: of }, { env, shared, log, shutdown });
   };
-  const unbound = {
-    shutdown: async (): Promise<Record<string, never>> => {
-      shutdown();
-      return {};
-    },
-  };
-  registerTasks(server, () => work?.tasks ?? unbound);
+  registerServices(server, () => work, shutdown);
   if (namespace === "") registerSpare(server, begin);
   else begin(namespace);
+  await using _tracing = await startTracing(env, log);
   let met = false;
   const listener = await listen(flags.socket, (carrier) => {
     met = true;
@@ -112,7 +109,7 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
   }
   log.debug("serving", { socket: flags.socket, pid: process.pid });
   using _watch = endWhenAlone(server, {
-    isEmpty: () => work?.tasks.isEmpty ?? true,
+    isEmpty: () => work === undefined || (work.tasks.isEmpty && work.sandbox.isEmpty),
     isHasty: () => shared && (met || daemon === undefined || !isAlive(daemon)),
     end: () => stopped.resolve(),
   });
@@ -128,6 +125,7 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
 /** What serves the containers of a namespace. */
 interface Work {
   readonly tasks: TaskService;
+  readonly sandbox: SandboxService;
   readonly close: () => Promise<void>;
 }
 
@@ -152,16 +150,19 @@ function startWork(flags: ShimFlags, { env, shared, log, shutdown }: WorkOptions
     log,
   });
   const links = shared ? new SocketLinks({ socket, debugSocket, daemonAddress, namespace }) : undefined;
-  const tasks = new TaskService({
+  const tasks: TaskService = new TaskService({
     shim: { namespace, exits, log, deposits, env: environment },
     events,
     // The end of one container is not the end of a shared shim.
     shimId: shared ? undefined : flags.id,
     shutdown,
+    assertOpen: () => sandbox?.assertOpen(),
     ...(links === undefined ? {} : { links }),
   });
+  const sandbox: SandboxService | undefined = new SandboxService({ tasks, log, shutdown });
   return {
     tasks,
+    sandbox,
     close: async () => {
       await events.close(SHUTDOWN_TIMEOUT_MS);
       await links?.settled();
@@ -170,15 +171,26 @@ function startWork(flags: ShimFlags, { env, shared, log, shutdown }: WorkOptions
   };
 }
 
-/** @param current what serves now: of a spare that is not bound, only Shutdown. */
-function registerTasks(server: Server, current: () => TaskService | Pick<TaskService, "shutdown">): void {
+/** All services of a shim. One that is not bound yet knows of tasks only how to end. */
+function registerServices(server: Server, work: () => Work | undefined, shutdown: () => void): void {
+  const unbound = {
+    shutdown: async (): Promise<Record<string, never>> => {
+      shutdown();
+      return {};
+    },
+  };
+  const bound = (): Work => {
+    const found = work();
+    if (found === undefined) throw classified("failed-precondition", "the shim is a spare that nobody has bound yet");
+    return found;
+  };
   server.register(
     "containerd.task.v3.Task",
     lazyMethods({
       methods: TASK_METHODS,
       load: async () => (await import("@stevedore/wire/gen/light/containerd/task/v3/shim_pb")).Task,
       get implementation() {
-        return current();
+        return work()?.tasks ?? unbound;
       },
     }),
   );
@@ -188,7 +200,17 @@ function registerTasks(server: Server, current: () => TaskService | Pick<TaskSer
       methods: TASK_METHODS,
       load: async () => (await import("@stevedore/wire/gen/light/containerd/task/v2/shim_pb")).Task,
       get implementation() {
-        return current();
+        return work()?.tasks ?? unbound;
+      },
+    }),
+  );
+  server.register(
+    "containerd.runtime.sandbox.v1.Sandbox",
+    lazyMethods({
+      methods: SANDBOX_METHODS,
+      load: async () => (await import("@stevedore/wire/gen/light/containerd/runtime/sandbox/v1/sandbox_pb")).Sandbox,
+      get implementation() {
+        return bound().sandbox;
       },
     }),
   );
@@ -197,12 +219,9 @@ function registerTasks(server: Server, current: () => TaskService | Pick<TaskSer
     lazyMethods({
       methods: ["Adopt"],
       load: async () => (await import("@stevedore/wire/gen/light/stevedore/shim/v1/adoption_pb")).Adoption,
-      implementation: {
-        adopt: (request: { readonly id: string; readonly bundle: string }) => {
-          const service = current();
-          if (!("adopt" in service)) throw classified("failed-precondition", "adopt: the shim is not bound yet");
-          return service.adopt(request);
-        },
+      get implementation() {
+        const { tasks } = bound();
+        return { adopt: (request: { readonly id: string; readonly bundle: string }) => tasks.adopt(request) };
       },
     }),
   );
@@ -285,7 +304,7 @@ const ALONE_CHECKS = 2;
  */
 const ALONE_CHECKS_PATIENT = 30;
 
-/** Ends a shim that has neither containers nor a daemon: nobody else would. */
+/** Ends a shim that has neither containers, nor a sandbox, nor a daemon: nobody else would. */
 function endWhenAlone(
   server: Server,
   watched: { readonly isEmpty: () => boolean; readonly isHasty: () => boolean; readonly end: () => void },

@@ -3,7 +3,7 @@ import { basename } from "node:path";
 import { concatBytes, decodeText } from "@stevedore/base/bytes";
 import { classified, messageOf, withContext } from "@stevedore/base/errors";
 import type { OwnedFd } from "@stevedore/os/fd";
-import { linkSocketDir, readSpecFacts, writeAddress } from "./bundle.ts";
+import { linkSocketDir, readSpecFacts, type SpecFacts, writeAddress } from "./bundle.ts";
 import { SHARED_VARIABLE } from "./environment.ts";
 import type { ShimFlags } from "./flags.ts";
 import { type AnyBytes, decodeOptions, OPTIONS_TYPE, typeName } from "./options.ts";
@@ -97,7 +97,7 @@ export async function start(options: StartOptions): Promise<Uint8Array | string>
   const bootstrap = await readBootstrap(options.stdin, options.flags.id);
   const flags = mergeFlags(options.flags, bootstrap);
   const spare = flags.namespace === "";
-  const { annotations } = spare ? { annotations: {} as Readonly<Record<string, string>> } : await readSpecFacts(bundle);
+  const annotations = spare ? {} : await annotationsOf(bundle);
   const group = GROUP_ANNOTATIONS.map((name) => annotations[name]).find((value) => value !== undefined) ?? flags.id;
   const named = bootstrap.kind === "params" ? bootstrap.socketDir : "";
   const dir = named === "" ? DEFAULT_SOCKET_DIR : named;
@@ -120,6 +120,16 @@ export async function start(options: StartOptions): Promise<Uint8Array | string>
   await writeAddress(bundle, address);
   if (Number(env["MAX_SHIM_VERSION"] ?? 0) < PROTOCOL_VERSION) return address;
   return JSON.stringify({ version: PROTOCOL_VERSION, address, protocol: "ttrpc" });
+}
+
+/** Annotations of the bundle's spec; none without a spec, which a sandbox need not have. */
+async function annotationsOf(bundle: string): Promise<SpecFacts["annotations"]> {
+  try {
+    return (await readSpecFacts(bundle)).annotations;
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return {};
+    throw error;
+  }
 }
 
 function mergeFlags(flags: ShimFlags, bootstrap: Bootstrap): ShimFlags {

@@ -75,6 +75,8 @@ export interface TaskServiceOptions {
   readonly events: EventPublisher;
   /** Id of the container whose end ends all others of the shim; undefined when there is no such container. */
   readonly shimId: string | undefined;
+  /** Throws when no container may be made here any more. */
+  readonly assertOpen?: () => void;
   /** Told of the containers that come and go. */
   readonly links?: Pick<SocketLinks, "add" | "remove">;
   /** Called once when a shutdown was asked for and no container is left. */
@@ -87,6 +89,7 @@ export class TaskService {
   readonly #shimId: string | undefined;
   readonly #shutdown: () => void;
   readonly #links: TaskServiceOptions["links"];
+  readonly #assertOpen: () => void;
   readonly #containers = new Map<string, Container>();
   /** Ids that are being made, with a promise of the end of that. Calls for them wait. */
   readonly #creating = new Map<string, Promise<void>>();
@@ -97,11 +100,22 @@ export class TaskService {
     this.#shimId = options.shimId;
     this.#shutdown = options.shutdown;
     this.#links = options.links;
+    this.#assertOpen = options.assertOpen ?? (() => undefined);
   }
 
   /** Whether no container is here or being made. */
   get isEmpty(): boolean {
     return this.#containers.size === 0 && this.#creating.size === 0;
+  }
+
+  /** The containers that are here. */
+  get containers(): readonly Container[] {
+    return [...this.#containers.values()];
+  }
+
+  /** Resolves when no container is being made that was asked for before. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#creating.values());
   }
 
   /** The bundle of a container that is here, if any. */
@@ -111,6 +125,7 @@ export class TaskService {
 
   async create(request: CreateRequest): Promise<{ pid: number }> {
     const { id } = request;
+    this.#assertOpen();
     if (this.#containers.has(id) || this.#creating.has(id)) {
       throw classified("already-exists", `container ${id}: already exists`);
     }
@@ -198,10 +213,16 @@ export class TaskService {
       return { pid };
     }
     const { init } = container;
-    const restored = init.pid === 0;
-    await init.start(() => this.#events.send("TaskStart", { containerId, pid: init.pid }));
+    const begin = (): Promise<void> => init.start(() => this.#events.send("TaskStart", { containerId, pid: init.pid }));
+    if (init.pid > 0) await begin();
+    else {
+      // Restored: it may have ended before its pid is known here.
+      await this.#shim.exits.expectingChild(async () => {
+        await begin();
+        this.#watchInit(container);
+      });
+    }
     container.watchOom(() => this.#events.send("TaskOOM", { containerId }));
-    if (restored) this.#watchInit(container);
     return { pid: init.pid };
   }
 
@@ -292,8 +313,9 @@ export class TaskService {
   async checkpoint(
     request: Target & { readonly path: string; readonly options?: AnyBytes | undefined },
   ): Promise<Record<string, never>> {
-    const { init } = await this.#container(request.id);
+    const { init, id } = await this.#container(request.id);
     await init.checkpoint(request.path, await decodeCheckpointOptions(request.options));
+    this.#events.send("TaskCheckpointed", { containerId: id, checkpoint: request.path });
     return {};
   }
 
@@ -321,7 +343,7 @@ export class TaskService {
 
   async shutdown(request: Target): Promise<Record<string, never>> {
     // What is being made is there in a moment, or has failed.
-    await Promise.all(this.#creating.values());
+    await this.settled();
     // The end of the container a shim was made for ends the whole group.
     if (request.id === this.#shimId)
       for (const container of this.#containers.values()) await this.#endContainer(container);

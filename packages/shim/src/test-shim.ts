@@ -12,6 +12,7 @@ import { Server, Client as TtrpcClient } from "@stevedore/ttrpc";
 import { connectUnix, listenUnix } from "@stevedore/ttrpc/socket";
 import { TaskExitSchema } from "@stevedore/wire/gen/containerd/events/task_pb";
 import { OptionsSchema } from "@stevedore/wire/gen/containerd/runc/v1/options_pb";
+import { Sandbox } from "@stevedore/wire/gen/containerd/runtime/sandbox/v1/sandbox_pb";
 import { ForwardRequestSchema } from "@stevedore/wire/gen/containerd/services/events/ttrpc/v1/events_pb";
 import { Task as TaskV2 } from "@stevedore/wire/gen/containerd/task/v2/shim_pb";
 import { Task as TaskV3 } from "@stevedore/wire/gen/containerd/task/v3/shim_pb";
@@ -54,6 +55,7 @@ export interface TestContainer {
   readonly id: string;
   readonly bundle: string;
   readonly task: Client<typeof TaskV2> | Client<typeof TaskV3>;
+  readonly sandbox: Client<typeof Sandbox>;
   readonly shimPid: number;
 }
 
@@ -154,7 +156,7 @@ export class ShimBench implements AsyncDisposable {
       });
       unmountRecursive(join(bundle, "rootfs"), { flags: MNT.DETACH });
     });
-    return { id, bundle, task, shimPid };
+    return { id, bundle, task, sandbox: createClient(Sandbox, transport), shimPid };
   }
 
   /** Starts a shim and creates its container. */
@@ -164,21 +166,51 @@ export class ShimBench implements AsyncDisposable {
     io: Partial<Record<"stdin" | "stdout" | "stderr", string>> = {},
   ): Promise<TestContainer & { readonly pid: number }> {
     const container = await this.shim(id, spec);
-    const { pid } = await container.task.create({
-      id,
-      bundle: container.bundle,
-      rootfs: [{ type: "bind", source: join(this.dir, "image"), options: ["rbind"] }],
+    const pid = await this.#make(container.task, container, {
       terminal: spec.terminal ?? false,
+      ...io,
+      ...(spec.binaryName === undefined ? {} : { binaryName: spec.binaryName }),
+    });
+    return { ...container, pid };
+  }
+
+  /** Creates another container in a shim that is there. */
+  async add(host: TestContainer, id: string, spec: SpecChanges): Promise<TestContainer & { readonly pid: number }> {
+    const bundle = join(this.dir, "state", id);
+    await mkdir(join(bundle, "rootfs"), { recursive: true });
+    await writeFile(join(bundle, "config.json"), JSON.stringify(specOf(spec)));
+    this.#undo.defer(async () => {
+      await runCommand(["runc", "--root", join(this.dir, "runc/test"), "delete", "--force", id], {
+        searchPath: process.env["PATH"] ?? "",
+      });
+      unmountRecursive(join(bundle, "rootfs"), { flags: MNT.DETACH });
+    });
+    const pid = await this.#make(host.task, { id, bundle }, { terminal: false });
+    return { ...host, id, bundle, pid };
+  }
+
+  async #make(
+    task: TestContainer["task"],
+    { id, bundle }: Pick<TestContainer, "id" | "bundle">,
+    {
+      binaryName = "",
+      ...io
+    }: Partial<Record<"stdin" | "stdout" | "stderr" | "binaryName", string>> & { readonly terminal: boolean },
+  ): Promise<number> {
+    const { pid } = await task.create({
+      id,
+      bundle,
+      rootfs: [{ type: "bind", source: join(this.dir, "image"), options: ["rbind"] }],
       ...io,
       options: {
         typeUrl: OptionsSchema.typeName,
         value: toBinary(
           OptionsSchema,
-          create(OptionsSchema, { root: join(this.dir, "runc"), binaryName: spec.binaryName ?? "" }),
+          create(OptionsSchema, { root: join(this.dir, "runc"), binaryName }),
         ),
       },
     });
-    return { ...container, pid };
+    return pid;
   }
 
   topics(): string[] {

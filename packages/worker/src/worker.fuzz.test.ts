@@ -1,6 +1,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
+import { fuzzing, fuzzLimitMs } from "@stevedore/base/test-fuzz";
 import { copyTree } from "@stevedore/os/copy-tree";
 import { mountRaw, unmount, withTempMount } from "@stevedore/os/mount";
 import { removeTree } from "@stevedore/os/path";
@@ -8,9 +9,6 @@ import { carryOut } from "@stevedore/os/test-steps";
 import { describeTree } from "@stevedore/os/test-tree";
 import * as fc from "fast-check";
 import { diff, steps, unpack } from "./test-support.ts";
-
-const MILLISECONDS = Number(process.env["MINUTES"] ?? "0.1") * 60_000;
-const SEED = Number(process.env["SEED"] ?? "1");
 
 const base = mkdtempSync(`${tmpdir()}/worker-fuzz-`);
 mountRaw("tmpfs", base, { type: "tmpfs" });
@@ -51,13 +49,8 @@ test(
           for (const path of folders) removeTree(path);
         }
       }),
-      {
-        numRuns: Number.MAX_SAFE_INTEGER,
-        seed: SEED,
-        interruptAfterTimeLimit: MILLISECONDS,
-        markInterruptAsFailure: false,
-      },
+      fuzzing(),
     );
   },
-  MILLISECONDS + 60_000,
+  fuzzLimitMs(),
 );

@@ -89,7 +89,6 @@ export async function buildSpec(request: SpecRequest, source: SpecSource): Promi
   } else if (flags.seccompProfile !== "") {
     throw new Error("seccomp must be set to true, if using a custom seccomp-profile");
   }
-  refuseUnsupported(flags);
   return made;
 }
 
@@ -220,11 +219,6 @@ async function applyBlockIo(made: Spec, { flags, warn }: SpecRequest): Promise<v
     throw new Error(`blockio-class error: no OCI BlockIO parameters for class ${name}`);
   }
   spec.withBlockIo(made, limits);
-}
-
-function refuseUnsupported(flags: ContainerFlags): void {
-  const later: readonly (readonly [boolean, string])[] = [[flags.sandbox !== "", "--sandbox"]];
-  for (const [given, name] of later) if (given) throw new Error(`${name} is not in this version: not implemented`);
 }
 
 /** `container-id:host-id:length` */

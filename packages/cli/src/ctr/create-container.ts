@@ -1,5 +1,6 @@
 /** What `ctr run` and `ctr containers create` share: from arguments and flags to a container. */
 import { defaultMatcher, onlyStrict, parsePlatform } from "@stevedore/oci/platform";
+import { GID_MAPPING_LABEL, UID_MAPPING_LABEL } from "@stevedore/sdk/local/mapping-labels";
 import { type BegunContainer, beginContainer } from "@stevedore/sdk/local/new-container";
 import type { OwnerMaps } from "@stevedore/sdk/local/remapped-snapshot";
 import { configPathOptions, runcOptions } from "@stevedore/sdk/local/runc-options";
@@ -40,6 +41,7 @@ export async function createFromFlags(session: Session, request: CreateRequest):
     snapshotLabels: { ...parseLabelArgs(flags.snapshotterLabel), ...remapLabels(run) },
     labels: parseLabelArgs(flags.label),
     runtime: { name: flags.runtime, options: await runtimeOptions(flags) },
+    sandbox: flags.sandbox,
     syncFs: run?.syncFs ?? false,
     ...ownerMaps(run),
     ...(withConfig || ownRootfs
@@ -96,7 +98,7 @@ function remapLabels(run: RunFlags | undefined): Record<string, string> {
   if (run === undefined || (run.uidmap.length === 0 && run.gidmap.length === 0)) return {};
   if (!run.remapLabels) return {};
   return {
-    "containerd.io/snapshot/uidmapping": run.uidmap.join(","),
-    "containerd.io/snapshot/gidmapping": run.gidmap.join(","),
+    [UID_MAPPING_LABEL]: run.uidmap.join(","),
+    [GID_MAPPING_LABEL]: run.gidmap.join(","),
   };
 }

@@ -1,9 +1,9 @@
 import { messageOf } from "@stevedore/base";
+import { logLine } from "../kit/log-line.ts";
 import { CONTAINER_FLAGS, RUN_FLAGS } from "./container-flags.ts";
 import { deleteContainer, removeContainer } from "./containers/delete.ts";
 import { createFromFlags } from "./create-container.ts";
 import { ctrCommand } from "./define.ts";
-import { logLine } from "./log-line.ts";
 import { startTask } from "./start-task.ts";
 
 /** `ctr run` */

@@ -1,4 +1,5 @@
 /** Numbers and times as the peers' command lines print them. */
+import { nanosOf } from "@stevedore/base/moment";
 
 const UNITS = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
@@ -18,6 +19,13 @@ export function formatBytes(bytes: number | bigint): string {
 /** RFC 3339 with seconds, in UTC: `2026-11-21T03:51:25Z`. */
 export function formatTime(time: Date): string {
   return time.toISOString().replace(/\.\d+Z$/, "Z");
+}
+
+/** A time as Go's `%v` prints it in UTC, without trailing zeros: `2026-11-21 03:51:11.671791882 +0000 UTC`. */
+export function formatGoTime(time: Date, nanos: number = nanosOf(time)): string {
+  const fraction = String(nanos).padStart(9, "0").replace(/0+$/, "");
+  const seconds = time.toISOString().slice(0, "0000-00-00T00:00:00".length).replace("T", " ");
+  return `${seconds}${fraction === "" ? "" : `.${fraction}`} +0000 UTC`;
 }
 
 const DECIMAL_UNITS = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];

@@ -13,6 +13,8 @@ export interface Program<S extends FlagSet, G> {
   /** The line that `--version` prints. */
   readonly versionLine: string;
   readonly description?: string;
+  /** What an error's line begins with; absent: the program's name and a colon. */
+  readonly errorPrefix?: string;
   readonly flags: S;
   readonly commands: readonly CommandEntry<G>[];
   /** Turns global flags into what commands see. Must be cheap: it runs for help as well. */
@@ -61,7 +63,7 @@ export function defineCommand<G>() {
 }
 
 /**
- * Runs the program. Never throws: failures are printed to stderr as `<name>: <message>`.
+ * Runs the program. Never throws: failures are printed to stderr after the program's prefix.
  * @returns the exit code.
  */
 export async function runProgram<S extends FlagSet, G>(
@@ -73,7 +75,7 @@ export async function runProgram<S extends FlagSet, G>(
     return await dispatch(program, argv, io);
   } catch (error) {
     if (error instanceof ExitCode) return error.code;
-    io.stderr.write(`${program.name}: ${messageOf(error)}\n`);
+    io.stderr.write(`${program.errorPrefix ?? `${program.name}: `}${messageOf(error)}\n`);
     return 1;
   }
 }

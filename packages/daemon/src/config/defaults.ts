@@ -209,6 +209,8 @@ export function pluginDefaults(): TomlTable {
       slow_chown: false,
       mount_options: [],
     },
+    // Ours: how much of the log of events is kept, and 0 events for none.
+    "stevedore.events.v1.log": { max_events: 50_000, max_age: "168h0m0s", max_bytes: 67_108_864 },
     "io.containerd.tracing.processor.v1.otlp": {},
     "io.containerd.transfer.v1.local": {
       max_concurrent_downloads: 3,

@@ -1,170 +1,275 @@
-/** The figures of containers' cgroups under the names of containerd, for both versions of cgroups. */
-import { type DescMessage, fromBinary } from "@bufbuild/protobuf";
-import type { AnyValue } from "@stevedore/core";
-import {
-  type MemoryEntry,
-  type Metrics as MetricsV1,
-  MetricsSchema as MetricsV1Schema,
-} from "@stevedore/wire/gen/io/containerd/cgroups/v1/metrics_pb";
-import {
-  type Metrics as MetricsV2,
-  MetricsSchema as MetricsV2Schema,
-} from "@stevedore/wire/gen/io/containerd/cgroups/v2/metrics_pb";
-import { typeNameOf } from "@stevedore/wire/typeurl";
-import type { MetricLabels, MetricPage } from "./registry.ts";
+/**
+ * The figures of a container's cgroup under the names of containerd 2.3.4, for both versions of cgroups. What a table has
+ * is what the peer shows: fields of the messages that it leaves out are left out.
+ */
+import type { MetricsV1, MetricsV2 } from "@stevedore/os/cgroup";
+import type { LabelSet, MetricMeta, MetricPage } from "./family.ts";
 
-type Put = (
-  name: string,
-  help: string,
-  of: { readonly value: number | bigint; readonly labels?: MetricLabels },
-) => void;
+/** A message of the shim, or what was read here: the same fields, some of which a shim may leave out. */
+export type Figures<T> = T extends bigint
+  ? T
+  : T extends readonly (infer E)[]
+    ? readonly Figures<E>[]
+    : T extends object
+      ? { readonly [K in keyof T]?: Figures<T[K]> | undefined }
+      : T;
 
-/** Adds what `data` says of a container. A value of another type adds nothing: runtimes may send their own. */
-export function addCgroupMetrics(page: MetricPage, labels: MetricLabels, data: AnyValue): void {
-  const put: Put = (name, help, of) =>
-    page.add({ name: `container_${name}`, help, kind: "gauge" }, { ...labels, ...of.labels }, of.value);
-  switch (typeNameOf(data.typeUrl)) {
-    case MetricsV1Schema.typeName:
-      putV1(put, fromBinary(MetricsV1Schema, data.value));
-      break;
-    case MetricsV2Schema.typeName:
-      putV2(put, fromBinary(MetricsV2Schema, data.value));
-      break;
-    default:
+export type FiguresV1 = Figures<Pick<MetricsV1, "pids" | "cpu" | "memory" | "blkio" | "hugetlb" | "memoryOomControl">>;
+export type FiguresV2 = Figures<Pick<MetricsV2, "pids" | "cpu" | "memory" | "io" | "memoryEvents">>;
+
+export interface ContainerLabels {
+  /** `container_id`, `namespace`, `runtime`. */
+  readonly full: LabelSet;
+  /** Without the runtime, as the peer shows out-of-memory counts. */
+  readonly short: LabelSet;
+}
+
+type Row = readonly [field: string, name: string, help: string];
+
+const metas = new Map<string, MetricMeta>();
+
+/** All of these are gauges with the peer, counters or not. */
+function gauge(name: string, help: string): MetricMeta {
+  let meta = metas.get(name);
+  if (meta?.help !== help) {
+    meta = { name: `container_${name}`, help, kind: "gauge" };
+    metas.set(name, meta);
+  }
+  return meta;
+}
+
+function putRows(page: MetricPage, labels: LabelSet, rows: readonly Row[], from: object): void {
+  for (const [field, name, help] of rows) {
+    const value: unknown = Reflect.get(from, field);
+    if (typeof value === "bigint") page.add(gauge(name, help), labels, value);
   }
 }
 
-/** Every uint64 field of a message by its name in the proto file. */
-function figures(schema: DescMessage, message: object): [name: string, value: bigint][] {
-  return schema.fields.flatMap((field): [string, bigint][] => {
-    const value: unknown = Reflect.get(message, field.localName);
-    return typeof value === "bigint" ? [[field.name, value]] : [];
-  });
+/** `memory_<name>_bytes` with the peer's usual help. */
+function memoryRows(names: Readonly<Record<string, string>>, help: (name: string) => string): Row[] {
+  return Object.entries(names).map(([field, name]) => [field, `memory_${name}_bytes`, help(name)]);
 }
 
-function fieldSchema(schema: DescMessage, name: string): DescMessage | undefined {
-  const field = schema.field[name];
-  return field?.fieldKind === "message" ? field.message : undefined;
-}
+/** Fields of the v1 memory message whose help says "amount used". */
+const USED_V1 = ["cache", "rss", "rss_huge", "mapped_file"];
 
-function putV1(put: Put, metrics: MetricsV1): void {
-  const { pids, cpu, memory, blkio, hugetlb } = metrics;
+const MEMORY_V1: readonly Row[] = memoryRows(
+  {
+    cache: "cache",
+    rss: "rss",
+    rssHuge: "rss_huge",
+    mappedFile: "mapped_file",
+    dirty: "dirty",
+    writeback: "writeback",
+    pgPgIn: "pgpgin",
+    pgPgOut: "pgpgout",
+    pgFault: "pgfault",
+    pgMajFault: "pgmajfault",
+    inactiveAnon: "inactive_anon",
+    activeAnon: "active_anon",
+    inactiveFile: "inactive_file",
+    activeFile: "active_file",
+    unevictable: "unevictable",
+    hierarchicalMemoryLimit: "hierarchical_memory_limit",
+    hierarchicalSwapLimit: "hierarchical_memsw_limit",
+    totalCache: "total_cache",
+    totalRss: "total_rss",
+    totalRssHuge: "total_rss_huge",
+    totalMappedFile: "total_mapped_file",
+    totalDirty: "total_dirty",
+    totalWriteback: "total_writeback",
+    totalPgPgIn: "total_pgpgin",
+    totalPgPgOut: "total_pgpgout",
+    totalPgFault: "total_pgfault",
+    totalPgMajFault: "total_pgmajfault",
+    totalInactiveAnon: "total_inactive_anon",
+    totalActiveAnon: "total_active_anon",
+    totalInactiveFile: "total_inactive_file",
+    totalActiveFile: "total_active_file",
+    totalUnevictable: "total_unevictable",
+  },
+  (name) => `The ${name} amount${USED_V1.includes(name.replace(/^total_/, "")) ? " used" : ""}`,
+);
+
+/** Field of the v1 memory message, name of its figures, and what their help calls it. */
+const ENTRIES_V1 = [
+  ["usage", "usage", "memory"],
+  ["swap", "swap", "swap"],
+  ["kernel", "kernel", "kernel"],
+  ["kernelTcp", "kerneltcp", "kerneltcp"],
+] as const;
+
+const CPU_V1: readonly Row[] = [
+  ["total", "cpu_total_nanoseconds", "The total cpu time"],
+  ["kernel", "cpu_kernel_nanoseconds", "The total kernel cpu time"],
+  ["user", "cpu_user_nanoseconds", "The total user cpu time"],
+];
+
+const THROTTLING_V1: readonly Row[] = [
+  ["periods", "cpu_throttle_periods_total", "The total cpu throttle periods"],
+  ["throttledPeriods", "cpu_throttled_periods_total", "The total cpu throttled periods"],
+  ["throttledTime", "cpu_throttled_time_nanoseconds", "The total cpu throttled time"],
+];
+
+const BLKIO_V1: Readonly<Record<keyof MetricsV1["blkio"], readonly [name: string, unit: string]>> = {
+  ioMergedRecursive: ["io_merged_recursive", "total"],
+  ioQueuedRecursive: ["io_queued_recursive", "total"],
+  ioServiceBytesRecursive: ["io_service_bytes_recursive", "bytes"],
+  ioServiceTimeRecursive: ["io_service_time_recursive", "total"],
+  ioServicedRecursive: ["io_serviced_recursive", "total"],
+  ioTimeRecursive: ["io_time_recursive", "total"],
+  // The peer has no figure for the time of waiting.
+  ioWaitTimeRecursive: ["", ""],
+  sectorsRecursive: ["sectors_recursive", "total"],
+};
+
+const OOM_HELP = "The number of times a container has received an oom event";
+
+/** Adds a container's figures of cgroup v1. */
+export function addCgroupV1(page: MetricPage, { full, short }: ContainerLabels, figures: FiguresV1): void {
+  const { pids, cpu, memory, blkio, hugetlb = [], memoryOomControl } = figures;
   if (pids !== undefined) {
-    put("pids_current", "The current number of pids", { value: pids.current });
-    put("pids_limit", "The limit to the number of pids allowed", { value: pids.limit });
+    putRows(page, full, [["current", "pids_current", "The current number of pids"]], pids);
+    putRows(page, full, [["limit", "pids_limit", "The limit to the number of pids allowed"]], pids);
   }
   if (cpu?.usage !== undefined) {
-    put("cpu_total_nanoseconds", "The total cpu time", { value: cpu.usage.total });
-    put("cpu_kernel_nanoseconds", "The total kernel cpu time", { value: cpu.usage.kernel });
-    put("cpu_user_nanoseconds", "The total user cpu time", { value: cpu.usage.user });
-    for (const [at, value] of cpu.usage.perCpu.entries()) {
-      put("per_cpu_nanoseconds", "The total cpu time per cpu", { value, labels: { cpu: String(at) } });
+    putRows(page, full, CPU_V1, cpu.usage);
+    for (const [at, value] of (cpu.usage.perCpu ?? []).entries()) {
+      page.add(gauge("per_cpu_nanoseconds", "The total cpu time per cpu"), full.with({ cpu: String(at) }), value);
     }
   }
-  if (cpu?.throttling !== undefined) {
-    const { periods, throttledPeriods, throttledTime } = cpu.throttling;
-    put("cpu_throttle_periods_total", "The total cpu throttle periods", { value: periods });
-    put("cpu_throttled_periods_total", "The total cpu throttled periods", { value: throttledPeriods });
-    put("cpu_throttled_time_nanoseconds", "The total cpu throttled time", { value: throttledTime });
-  }
-  const memorySchema = fieldSchema(MetricsV1Schema, "memory");
-  if (memory !== undefined && memorySchema !== undefined) {
-    for (const [field, value] of figures(memorySchema, memory)) {
-      const name = field
-        .replace("pg_pg_", "pgpg")
-        .replace(/pg_(maj_)?fault/, (_all, major) => `pg${major ? "maj" : ""}fault`);
-      put(`memory_${name.replace("_swap_", "_memsw_")}_bytes`, `The ${name} amount`, { value });
+  if (cpu?.throttling !== undefined) putRows(page, full, THROTTLING_V1, cpu.throttling);
+  if (memory !== undefined) {
+    putRows(page, full, MEMORY_V1, memory);
+    for (const [field, name, called] of ENTRIES_V1) {
+      const entry = memory[field];
+      if (entry === undefined) continue;
+      const rows: readonly Row[] = [
+        ["failcnt", `memory_${name}_failcnt_total`, `The ${name} failcnt`],
+        ["limit", `memory_${name}_limit_bytes`, `The ${called} limit`],
+        ["max", `memory_${name}_max_bytes`, `The ${called} maximum usage`],
+        ["usage", `memory_${name}_usage_bytes`, `The ${called} usage`],
+      ];
+      putRows(page, full, rows, entry);
     }
-    putEntry(put, "usage", memory.usage);
-    putEntry(put, "swap", memory.swap);
-    putEntry(put, "kernel", memory.kernel);
-    putEntry(put, "kerneltcp", memory.kernelTcp);
   }
-  for (const { pagesize, usage, max, failcnt } of hugetlb) {
-    const labels = { page: pagesize };
-    put("hugetlb_usage_bytes", "The hugetlb usage", { value: usage, labels });
-    put("hugetlb_max_bytes", "The hugetlb maximum usage", { value: max, labels });
-    put("hugetlb_failcnt_total", "The hugetlb failcnt", { value: failcnt, labels });
+  if (memoryOomControl?.oomKill !== undefined) {
+    page.add(gauge("memory_oom_total", OOM_HELP), short, memoryOomControl.oomKill);
   }
-  const blkioSchema = fieldSchema(MetricsV1Schema, "blkio");
-  for (const field of blkio === undefined ? [] : (blkioSchema?.fields ?? [])) {
-    const unit = field.name === "io_service_bytes_recursive" ? "bytes" : "total";
-    for (const { op, device, major, minor, value } of blkioEntries(blkio, field.localName)) {
-      const labels = { op, device, major: String(major), minor: String(minor) };
-      put(`blkio_${field.name}_${unit}`, `The blkio ${field.name.replaceAll("_", " ")}`, { value, labels });
+  for (const { pagesize = "", usage, max, failcnt } of hugetlb) {
+    const labels = full.with({ page: pagesize });
+    const rows: readonly Row[] = [
+      ["usage", "hugetlb_usage_bytes", "The hugetlb usage"],
+      ["failcnt", "hugetlb_failcnt_total", "The hugetlb failcnt"],
+      ["max", "hugetlb_max_bytes", "The hugetlb maximum usage"],
+    ];
+    putRows(page, labels, rows, { usage, max, failcnt });
+  }
+  if (blkio !== undefined) addBlkio(page, full, blkio);
+}
+
+function addBlkio(page: MetricPage, full: LabelSet, blkio: NonNullable<FiguresV1["blkio"]>): void {
+  for (const field of ENTRIES_BLKIO) {
+    const [name, unit] = BLKIO_V1[field];
+    if (name === "") continue;
+    const meta = gauge(`blkio_${name}_${unit}`, `The blkio ${name.replaceAll("_", " ")}`);
+    for (const { op = "", device = "", major, minor, value = 0n } of blkio[field] ?? []) {
+      page.add(meta, full.with({ op, device, major: String(major), minor: String(minor) }), value);
     }
   }
 }
 
-function blkioEntries(blkio: MetricsV1["blkio"], name: string) {
-  switch (name) {
-    case "ioServiceBytesRecursive":
-      return blkio?.ioServiceBytesRecursive ?? [];
-    case "ioServicedRecursive":
-      return blkio?.ioServicedRecursive ?? [];
-    case "ioQueuedRecursive":
-      return blkio?.ioQueuedRecursive ?? [];
-    case "ioServiceTimeRecursive":
-      return blkio?.ioServiceTimeRecursive ?? [];
-    case "ioWaitTimeRecursive":
-      return blkio?.ioWaitTimeRecursive ?? [];
-    case "ioMergedRecursive":
-      return blkio?.ioMergedRecursive ?? [];
-    case "ioTimeRecursive":
-      return blkio?.ioTimeRecursive ?? [];
-    case "sectorsRecursive":
-      return blkio?.sectorsRecursive ?? [];
-    default:
-      return [];
-  }
-}
+const ENTRIES_BLKIO = [
+  "ioMergedRecursive",
+  "ioQueuedRecursive",
+  "ioServiceBytesRecursive",
+  "ioServiceTimeRecursive",
+  "ioServicedRecursive",
+  "ioTimeRecursive",
+  "sectorsRecursive",
+] as const satisfies readonly (keyof MetricsV1["blkio"])[];
 
-function putEntry(put: Put, name: string, entry: MemoryEntry | undefined): void {
-  if (entry === undefined) return;
-  put(`memory_${name}_usage_bytes`, `The ${name} usage`, { value: entry.usage });
-  put(`memory_${name}_limit_bytes`, `The ${name} limit`, { value: entry.limit });
-  put(`memory_${name}_max_bytes`, `The ${name} maximum usage`, { value: entry.max });
-  put(`memory_${name}_failcnt_total`, `The ${name} failcnt`, { value: entry.failcnt });
-}
+const PIDS_V2: readonly Row[] = [
+  ["current", "pids_current", "The current number of pids (cgroup v2)"],
+  ["limit", "pids_limit", "The limit to the number of pids allowed (cgroup v2)"],
+];
 
-/** Memory fields that containerd shows for cgroup v2 are all but these. */
-const HIDDEN_V2: ReadonlySet<string> = new Set(["max_usage", "swap_max_usage"]);
+const CPU_V2: readonly Row[] = [
+  ["usageUsec", "cpu_usage_usec_microseconds", "Total cpu usage (cgroup v2)"],
+  ["userUsec", "cpu_user_usec_microseconds", "Current cpu usage in user space (cgroup v2)"],
+  ["systemUsec", "cpu_system_usec_microseconds", "Current cpu usage in kernel space (cgroup v2)"],
+  ["nrPeriods", "cpu_nr_periods_total", "Current cpu number of periods (only if controller is enabled)"],
+  [
+    "nrThrottled",
+    "cpu_nr_throttled_total",
+    "Total number of times tasks have been throttled (only if controller is enabled)",
+  ],
+  [
+    "throttledUsec",
+    "cpu_throttled_usec_microseconds",
+    "Total time duration for which tasks have been throttled. (only if controller is enabled)",
+  ],
+];
 
-function putV2(put: Put, metrics: MetricsV2): void {
-  const { pids, cpu, memory, memoryEvents, io, hugetlb } = metrics;
-  if (pids !== undefined) {
-    put("pids_current", "The current number of pids (cgroup v2)", { value: pids.current });
-    put("pids_limit", "The limit to the number of pids allowed (cgroup v2)", { value: pids.limit });
-  }
-  if (cpu !== undefined) {
-    put("cpu_usage_usec_microseconds", "Total cpu usage (cgroup v2)", { value: cpu.usageUsec });
-    put("cpu_user_usec_microseconds", "Current cpu usage in user space (cgroup v2)", { value: cpu.userUsec });
-    put("cpu_system_usec_microseconds", "Current cpu usage in kernel space (cgroup v2)", { value: cpu.systemUsec });
-    put("cpu_nr_periods_total", "Current cpu number of periods", { value: cpu.nrPeriods });
-    put("cpu_nr_throttled_total", "Total number of times tasks have been throttled", { value: cpu.nrThrottled });
-    put("cpu_throttled_usec_microseconds", "Total time for which tasks have been throttled", {
-      value: cpu.throttledUsec,
-    });
-  }
-  const memorySchema = fieldSchema(MetricsV2Schema, "memory");
-  if (memory !== undefined && memorySchema !== undefined) {
-    for (const [field, value] of figures(memorySchema, memory)) {
-      if (!HIDDEN_V2.has(field)) put(`memory_${field}_bytes`, `The ${field} amount`, { value });
-    }
-  }
-  if (memoryEvents !== undefined) {
-    const help = "The number of times a container has received an oom event";
-    put("memory_oom_total", help, { value: memoryEvents.oom });
-  }
+const MEMORY_V2: readonly Row[] = [
+  ["usage", "memory_usage_bytes", "Current memory usage (cgroup v2)"],
+  ["usageLimit", "memory_usage_limit_bytes", "Current memory usage limit (cgroup v2)"],
+  ["swapUsage", "memory_swap_usage_bytes", "Current swap usage (cgroup v2)"],
+  ["swapLimit", "memory_swap_limit_bytes", "Current swap usage limit (cgroup v2)"],
+  ...memoryRows(
+    {
+      fileMapped: "file_mapped",
+      fileDirty: "file_dirty",
+      fileWriteback: "file_writeback",
+      pgactivate: "pgactivate",
+      pgdeactivate: "pgdeactivate",
+      pgfault: "pgfault",
+      pgmajfault: "pgmajfault",
+      pglazyfree: "pglazyfree",
+      pgrefill: "pgrefill",
+      pglazyfreed: "pglazyfreed",
+      pgscan: "pgscan",
+      pgsteal: "pgsteal",
+      inactiveAnon: "inactive_anon",
+      activeAnon: "active_anon",
+      inactiveFile: "inactive_file",
+      activeFile: "active_file",
+      unevictable: "unevictable",
+      anon: "anon",
+      file: "file",
+      kernelStack: "kernel_stack",
+      slab: "slab",
+      sock: "sock",
+      shmem: "shmem",
+      anonThp: "anon_thp",
+      slabReclaimable: "slab_reclaimable",
+      slabUnreclaimable: "slab_unreclaimable",
+      workingsetRefault: "workingset_refault",
+      workingsetActivate: "workingset_activate",
+      workingsetNodereclaim: "workingset_nodereclaim",
+      thpFaultAlloc: "thp_fault_alloc",
+      thpCollapseAlloc: "thp_collapse_alloc",
+    },
+    (name) => `The ${name} amount`,
+  ),
+];
+
+/** Adds a container's figures of cgroup v2. */
+export function addCgroupV2(page: MetricPage, { full }: ContainerLabels, figures: FiguresV2): void {
+  const { pids, cpu, memory, io, memoryEvents } = figures;
+  if (pids !== undefined) putRows(page, full, PIDS_V2, pids);
+  if (cpu !== undefined) putRows(page, full, CPU_V2, cpu);
+  if (memory !== undefined) putRows(page, full, MEMORY_V2, memory);
+  // With v2 the peer has its count among the others, with their labels.
+  if (memoryEvents?.oom !== undefined) page.add(gauge("memory_oom_total", OOM_HELP), full, memoryEvents.oom);
   for (const { major, minor, rbytes, wbytes, rios, wios } of io?.usage ?? []) {
-    const labels = { major: String(major), minor: String(minor) };
-    put("io_rbytes_bytes", "IO bytes read", { value: rbytes, labels });
-    put("io_wbytes_bytes", "IO bytes written", { value: wbytes, labels });
-    put("io_rios_total", "Number of read IOs", { value: rios, labels });
-    put("io_wios_total", "Number of write IOs", { value: wios, labels });
-  }
-  for (const { pagesize, current, max } of hugetlb) {
-    put("hugetlb_usage_bytes", "The hugetlb usage", { value: current, labels: { page: pagesize } });
-    put("hugetlb_max_bytes", "The hugetlb maximum usage", { value: max, labels: { page: pagesize } });
+    const labels = full.with({ major: String(major), minor: String(minor) });
+    const rows: readonly Row[] = [
+      ["rbytes", "io_rbytes_bytes", "IO bytes read"],
+      ["wbytes", "io_wbytes_bytes", "IO bytes written"],
+      ["rios", "io_rios_total", "Number of read IOs"],
+      ["wios", "io_wios_total", "Number of write IOs"],
+    ];
+    putRows(page, labels, rows, { rbytes, wbytes, rios, wios });
   }
 }

@@ -1,12 +1,10 @@
 import { expect, test } from "bun:test";
 import { errorClassOf } from "@stevedore/base";
+import { fuzzing, fuzzLimitMs } from "@stevedore/base/test-fuzz";
 import * as fc from "fast-check";
 import { BLOCK, checksums } from "./header.ts";
 import { TarParser } from "./parser.ts";
 import { encodeTarHeader, TAR_END, tarPadding } from "./writer.ts";
-
-const MILLISECONDS = Number(process.env["MINUTES"] ?? "0.1") * 60_000;
-const SEED = Number(process.env["SEED"] ?? "1");
 
 const LIMITS = { maxHeaderBytes: 4096, maxEntries: 200 };
 
@@ -79,13 +77,8 @@ test(
           expect(outcome(bytes, step)).toBe(outcome(bytes, bytes.length));
         },
       ),
-      {
-        numRuns: Number.MAX_SAFE_INTEGER,
-        seed: SEED,
-        interruptAfterTimeLimit: MILLISECONDS,
-        markInterruptAsFailure: false,
-      },
+      fuzzing(),
     );
   },
-  MILLISECONDS + 60_000,
+  fuzzLimitMs(),
 );

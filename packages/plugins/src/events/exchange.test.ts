@@ -106,8 +106,8 @@ describe("createEventExchange()", () => {
     );
   });
 
-  test("a subscriber that falls behind is ended, the others are not", async () => {
-    const exchange = createEventExchange({ queueLength: 10 });
+  test("without a log a subscriber that falls behind is ended, the others are not", async () => {
+    const exchange = createEventExchange({ tail: { events: 10, bytes: 1_000_000 } });
     const slow = exchange.subscribe(backgroundContext(), []);
     const fast = exchange.subscribe(backgroundContext(), []);
     const got: string[] = [];
@@ -130,7 +130,7 @@ describe("createEventExchange()", () => {
     } catch (error) {
       failure = error;
     }
-    expect(seen).toEqual(Array.from({ length: 10 }, (_, i) => `/n${i}`));
+    expect(seen).toEqual([]);
     expect(isErrorClass(failure, "resource-exhausted")).toBe(true);
   });
 

@@ -2,6 +2,7 @@ import {
   classified,
   createLogger,
   type Logger,
+  messageOf,
   type RequestContext,
   requireNamespace,
   withContext,
@@ -11,16 +12,25 @@ import {
   type AnyValue,
   type Envelope,
   type EventExchange,
+  type EventHistory,
+  type EventLog,
   type FieldOf,
   goQuote,
+  type HistoryInfo,
+  type OnceKey,
+  type PendingEvent,
   parseFilters,
+  type ReplayedEvent,
+  type ReplayStart,
   validateIdentifier,
 } from "@stevedore/core";
+import { Subscription } from "./subscription.ts";
+import { type Bounds, EventTail } from "./tail.ts";
 
-/** Events a subscriber may be behind by. A burst of container starts makes some hundred a second. */
-const DEFAULT_QUEUE_LENGTH = 16_384;
-/** Bytes of payload a subscriber may be behind by: events carry whole specs at worst. */
-const DEFAULT_QUEUE_BYTES = 64 * 1024 * 1024;
+/** With a log: what is in memory for subscribers that keep up. A burst of container starts makes some hundred events a second. */
+const TAIL_WITH_LOG: Bounds = { events: 1_024, bytes: 4 * 1024 * 1024 };
+/** Without a log this is as far as a subscriber may be behind. Events carry whole specs at worst. */
+const TAIL_ALONE: Bounds = { events: 16_384, bytes: 64 * 1024 * 1024 };
 
 export interface EventExchangeOptions {
   /**
@@ -28,26 +38,42 @@ export interface EventExchangeOptions {
    * none. Decoding is not the exchange's business.
    */
   readonly eventField?: FieldOf<Envelope>;
+  /** Says which forwarded events are told once however often a shim repeats them. */
+  readonly onceKey?: (envelope: Envelope) => OnceKey | undefined;
+  /** Where events are recorded before anybody hears of them; absent: they are in memory only. */
+  readonly eventLog?: EventLog;
   readonly log?: Logger;
-  readonly queueLength?: number;
-  readonly queueBytes?: number;
+  /** How much of the newest is in memory. */
+  readonly tail?: Bounds;
 }
 
-/** An exchange in memory: publishers never wait, subscribers get all events in the order they were announced. */
-export function createEventExchange(options: EventExchangeOptions = {}): EventExchange {
-  return new MemoryEventExchange(options);
+/**
+ * An exchange: publishers wait until their event is recorded and for nobody's reading, subscribers get all events in the
+ * order of the log. Its history is that of the log.
+ */
+export function createEventExchange(options: EventExchangeOptions = {}): EventExchange & EventHistory {
+  return new Exchange(options);
 }
 
-class MemoryEventExchange implements EventExchange {
+class Exchange implements EventExchange, EventHistory {
   readonly #options: EventExchangeOptions;
   readonly #log: Logger;
-  readonly #subscribers = new Set<Subscriber>();
+  readonly #eventLog: EventLog | undefined;
+  readonly #tail: EventTail;
+  readonly #subscriptions = new Set<Subscription>();
   #lastMs = 0;
   #sequence = 0;
+  #logFails = false;
 
   constructor(options: EventExchangeOptions) {
     this.#options = options;
     this.#log = options.log ?? createLogger();
+    const { eventLog } = options;
+    this.#eventLog = eventLog;
+    this.#tail = new EventTail(options.tail ?? (eventLog === undefined ? TAIL_ALONE : TAIL_WITH_LOG));
+    eventLog?.onAppend((events) => {
+      for (const { cursor, envelope } of events) this.#deliver(envelope, cursor);
+    });
   }
 
   async publish(context: RequestContext, topic: string, event: AnyValue): Promise<void> {
@@ -63,8 +89,7 @@ class MemoryEventExchange implements EventExchange {
     if (event.typeUrl === "") {
       throw classified("invalid-argument", `event of topic ${goQuote(topic)} has no type URL: invalid argument`);
     }
-    const { timestamp, nanos } = this.#now();
-    this.#announce({ timestamp, nanos, namespace, topic, event });
+    await this.#announce({ namespace, topic, event });
   }
 
   async forward(_context: RequestContext, envelope: Envelope): Promise<void> {
@@ -75,15 +100,62 @@ class MemoryEventExchange implements EventExchange {
       throw withContext("event envelope has invalid namespace", error);
     }
     validateTopic(envelope.topic);
-    const { timestamp } = envelope;
+    const { timestamp, nanos, namespace, topic, event } = envelope;
     // The zero time of Go, which clients send for "not set", and the wire's own zero.
-    if (Number.isNaN(timestamp.getTime()) || (timestamp.getTime() <= 0 && envelope.nanos === 0)) {
+    if (Number.isNaN(timestamp.getTime()) || (timestamp.getTime() <= 0 && nanos === 0)) {
       throw classified("invalid-argument", "timestamp must be set on forwarded event: invalid argument");
     }
-    this.#announce(envelope);
+    const once = this.#options.onceKey?.(envelope);
+    await this.#announce({
+      namespace,
+      topic,
+      event,
+      stamp: { timestamp, nanos },
+      ...(once === undefined ? {} : { once }),
+    });
   }
 
   subscribe(context: RequestContext, filters: readonly string[]): AsyncIterable<Envelope> {
+    return envelopesOf(this.#subscribe(context, filters, { follow: true }));
+  }
+
+  async info(_context: RequestContext): Promise<HistoryInfo> {
+    await Promise.resolve();
+    const eventLog = this.#history();
+    const { oldest, newest } = eventLog.bounds();
+    return { oldest: cursorText(eventLog, oldest - 1), newest: cursorText(eventLog, newest) };
+  }
+
+  async *replay(
+    context: RequestContext,
+    {
+      from,
+      filters,
+      follow,
+    }: { readonly from: ReplayStart; readonly filters: readonly string[]; readonly follow: boolean },
+  ): AsyncGenerator<ReplayedEvent> {
+    const eventLog = this.#history();
+    const after = startOf(eventLog, from);
+    const earliest = from.kind === "since" ? from.time.getTime() : Number.NEGATIVE_INFINITY;
+    for await (const { cursor, envelope } of this.#subscribe(context, filters, { follow, after })) {
+      if (cursor === undefined || envelope.timestamp.getTime() < earliest) continue;
+      yield { cursor: cursorText(eventLog, cursor), envelope };
+    }
+  }
+
+  #history(): EventLog {
+    if (this.#eventLog !== undefined) return this.#eventLog;
+    throw classified(
+      "not-implemented",
+      "this daemon keeps no event log (max_events is 0, or the plugin is disabled): not implemented",
+    );
+  }
+
+  #subscribe(
+    context: RequestContext,
+    filters: readonly string[],
+    { follow, after }: { readonly follow: boolean; readonly after?: number },
+  ): Subscription {
     let filter: ReturnType<typeof parseFilters>;
     try {
       filter = parseFilters(filters);
@@ -91,31 +163,46 @@ class MemoryEventExchange implements EventExchange {
       throw withContext("failed parsing subscription filters", error);
     }
     const fieldOf = (envelope: Envelope, path: readonly string[]): string | undefined => this.#field(envelope, path);
-    const subscriber = new Subscriber({
+    const subscription = new Subscription({
+      tail: this.#tail,
+      eventLog: this.#eventLog,
       matches: (envelope) => filter(envelope, fieldOf),
       signal: context.signal,
-      maxLength: this.#options.queueLength ?? DEFAULT_QUEUE_LENGTH,
-      maxBytes: this.#options.queueBytes ?? DEFAULT_QUEUE_BYTES,
-      remove: () => this.#subscribers.delete(subscriber),
+      follow,
+      after,
+      remove: () => this.#subscriptions.delete(subscription),
     });
-    if (!context.signal.aborted) this.#subscribers.add(subscriber);
-    return subscriber;
+    if (!context.signal.aborted) this.#subscriptions.add(subscription);
+    return subscription;
   }
 
-  #announce(envelope: Envelope): void {
-    this.#log.trace("event published", {
-      ns: envelope.namespace,
-      topic: envelope.topic,
-      type: envelope.event.typeUrl,
-    });
-    if (this.#subscribers.size === 0) return;
-    const { event } = envelope;
+  async #announce(pending: PendingEvent): Promise<void> {
+    if (this.#eventLog !== undefined) {
+      try {
+        await this.#eventLog.append(pending);
+        this.#logFails = false;
+        return;
+      } catch (error) {
+        // A full disk must not keep exits from those who wait for them. Said once, not with each event.
+        if (!this.#logFails) this.#log.error("events are not recorded", { error: messageOf(error) });
+        this.#logFails = true;
+      }
+    }
+    const { namespace, topic, event } = pending;
+    const { timestamp, nanos } = pending.stamp ?? this.#now();
     // A view into a network buffer would keep all of that alive while it waits.
     const own =
       event.value.byteLength === event.value.buffer.byteLength
-        ? envelope
-        : { ...envelope, event: { typeUrl: event.typeUrl, value: event.value.slice() } };
-    for (const subscriber of this.#subscribers) subscriber.offer(own);
+        ? event
+        : { typeUrl: event.typeUrl, value: event.value.slice() };
+    this.#deliver({ timestamp, nanos, namespace, topic, event: own }, undefined);
+  }
+
+  #deliver(envelope: Envelope, cursor: number | undefined): void {
+    const { namespace: ns, topic, event } = envelope;
+    this.#log.trace("event published", { ns, topic, type: event.typeUrl });
+    this.#tail.push({ envelope, cursor });
+    for (const subscription of this.#subscriptions) subscription.wake();
   }
 
   #field(envelope: Envelope, path: readonly string[]): string | undefined {
@@ -135,87 +222,48 @@ class MemoryEventExchange implements EventExchange {
   }
 }
 
-interface SubscriberOptions {
-  readonly matches: (envelope: Envelope) => boolean;
-  readonly signal: AbortSignal;
-  readonly maxLength: number;
-  readonly maxBytes: number;
-  readonly remove: () => void;
+async function* envelopesOf(subscription: Subscription): AsyncGenerator<Envelope> {
+  for await (const { envelope } of subscription) yield envelope;
 }
 
-/** One subscription: it collects from its making on, and is read once. */
-class Subscriber implements AsyncIterable<Envelope> {
-  readonly #options: SubscriberOptions;
-  readonly #queue: Envelope[] = [];
-  #read = 0;
-  #bytes = 0;
-  #wake: (() => void) | undefined;
-  #failure: Error | undefined;
-  #ended = false;
-  readonly #onAbort = (): void => this.#end(undefined);
+/** A cursor as clients see it: the log's name and the place. */
+function cursorText({ id }: EventLog, cursor: number): string {
+  return `${id}-${cursor}`;
+}
 
-  constructor(options: SubscriberOptions) {
-    this.#options = options;
-    if (options.signal.aborted) this.#ended = true;
-    else options.signal.addEventListener("abort", this.#onAbort, { once: true });
-  }
-
-  offer(envelope: Envelope): void {
-    if (this.#ended || !this.#options.matches(envelope)) return;
-    const waiting = this.#queue.length - this.#read;
-    this.#bytes += envelope.event.value.byteLength;
-    if (waiting >= this.#options.maxLength || this.#bytes > this.#options.maxBytes) {
-      this.#end(
-        classified("resource-exhausted", `event subscriber fell behind by ${waiting} events: resource exhausted`),
-      );
-      return;
-    }
-    this.#queue.push(envelope);
-    this.#wake?.();
-  }
-
-  async *[Symbol.asyncIterator](): AsyncIterator<Envelope> {
-    try {
-      for (;;) {
-        const next = this.#take();
-        if (next !== undefined) yield next;
-        else if (this.#ended) break;
-        else await this.#arrival();
+/** The place after which a replay begins. @throws invalid-argument, out-of-range */
+function startOf(eventLog: EventLog, from: ReplayStart): number {
+  const { oldest, newest } = eventLog.bounds();
+  switch (from.kind) {
+    case "oldest":
+      return oldest - 1;
+    case "since":
+      return eventLog.before(from.time);
+    case "after": {
+      const [, id = "", digits = ""] = /^([0-9a-f]+)-(\d{1,15})$/.exec(from.cursor) ?? [];
+      if (digits === "") {
+        throw classified(
+          "invalid-argument",
+          `read events after ${goQuote(from.cursor)}: no cursor, which looks like ${goQuote(cursorText(eventLog, newest))}: invalid argument`,
+        );
       }
-      if (this.#failure !== undefined) throw this.#failure;
-    } finally {
-      this.#end(undefined);
+      const after = Number(digits);
+      if (id !== eventLog.id || after > newest) {
+        throw classified(
+          "out-of-range",
+          `read events after ${goQuote(from.cursor)}: it is of another log than this daemon's, ${goQuote(eventLog.id)}; read from a time instead: out of range`,
+        );
+      }
+      if (after < oldest - 1) {
+        throw classified(
+          "out-of-range",
+          `read events after ${goQuote(from.cursor)}: the next events are not kept any more; the oldest come after ${goQuote(cursorText(eventLog, oldest - 1))}: out of range`,
+        );
+      }
+      return after;
     }
-  }
-
-  #take(): Envelope | undefined {
-    const envelope = this.#queue[this.#read];
-    if (envelope === undefined) return undefined;
-    this.#read++;
-    this.#bytes -= envelope.event.value.byteLength;
-    if (this.#read === this.#queue.length || this.#read >= 1024) {
-      this.#queue.splice(0, this.#read);
-      this.#read = 0;
-    }
-    return envelope;
-  }
-
-  async #arrival(): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#wake = resolve;
-    await promise;
-    this.#wake = undefined;
-  }
-
-  #end(failure: Error | undefined): void {
-    if (this.#ended) return;
-    this.#ended = true;
-    this.#failure = failure;
-    // What was taken in before still comes, except when the reader itself left.
-    if (failure === undefined) this.#queue.length = this.#read;
-    this.#options.signal.removeEventListener("abort", this.#onAbort);
-    this.#options.remove();
-    this.#wake?.();
+    default:
+      return from satisfies never;
   }
 }
 

@@ -41,15 +41,19 @@ export class MetadataContainerStore implements ContainerStore {
   }
 
   async create(context: RequestContext, container: NewContainer): Promise<Container> {
-    return this.#database.call("createContainer", { scope: scopeOf(context), container: own(container) });
+    return this.#database.call("createContainer", { scope: scopeOf(context), container: own(container) }, context);
   }
 
   async update(context: RequestContext, container: NewContainer, fields: FieldMask): Promise<Container> {
-    return this.#database.call("updateContainer", { scope: scopeOf(context), container: own(container), fields });
+    return this.#database.call(
+      "updateContainer",
+      { scope: scopeOf(context), container: own(container), fields },
+      context,
+    );
   }
 
   async delete(context: RequestContext, id: string): Promise<void> {
-    await this.#database.call("deleteContainer", { scope: scopeOf(context), id });
+    await this.#database.call("deleteContainer", { scope: scopeOf(context), id }, context);
   }
 }
 

@@ -107,7 +107,7 @@ export class MetadataContentStore implements ContentStore {
   }
 
   async delete(context: RequestContext, digest: string): Promise<void> {
-    await this.#database.call("deleteContent", { scope: scopeOf(context), digest });
+    await this.#database.call("deleteContent", { scope: scopeOf(context), digest }, context);
     this.#discard(digest);
   }
 
@@ -321,13 +321,12 @@ class NamespacedWriter implements ContentWriter {
             });
     // A backend in another process may tell the digest only when it commits.
     using _heldToo = digest === found.digest ? undefined : await digests.acquire(digest, context.signal);
-    const { existed, released } = await database.call("commitContent", {
-      scope,
-      ref,
-      digest,
-      size: found.size,
-      labels: options.labels ?? {},
-    });
+    const { existed, released } = await database.call(
+      "commitContent",
+      { scope, ref, digest, size: found.size, labels: options.labels ?? {} },
+      // The namespace is the writer's, also in what is told.
+      { ...context, namespace: scope.namespace },
+    );
     if (released !== "") this.#options.discard(released);
     if (existed) throw classified("already-exists", `content ${digest}: already exists`);
     return digest;

@@ -1,10 +1,12 @@
 import type { Database } from "bun:sqlite";
 import { join } from "node:path";
-import { classified, createLogger, type Logger } from "@stevedore/base";
+import { classified, createLogger, type Logger, type RequestContext } from "@stevedore/base";
 import type { Removed } from "./collection.ts";
 import { type Call, type DamageReport, errorOf, type FromWriter, isFromWriter, type ToWriter } from "./messages.ts";
 import { packMoments, unpackMoments } from "./moments.ts";
+import type { ChangeEvent, EventLimits, EventRow } from "./procedures/events.ts";
 import type { ProcedureArgs, ProcedureName, ProcedureResult } from "./procedures.ts";
+import { ownBytes } from "./scope.ts";
 import { closeConnection, statement } from "./statement.ts";
 import { openReader } from "./writer.ts";
 
@@ -57,6 +59,8 @@ export class MetadataDatabase implements AsyncDisposable {
   readonly #waiting: Waiting[] = [];
   readonly #inFlight = new Map<number, readonly Waiting[]>();
   readonly #mutationListeners = new Set<(dirty: boolean) => void>();
+  readonly #eventListeners = new Set<(events: readonly EventRow[]) => void>();
+  #logsEvents = false;
   #flushQueued = false;
   #nextBatch = 1;
   #collecting:
@@ -104,20 +108,47 @@ export class MetadataDatabase implements AsyncDisposable {
     }
   }
 
-  /** Runs a procedure in the writer thread. Resolves when its change is durable. */
-  async call<K extends ProcedureName>(name: K, args: ProcedureArgs<K>): Promise<ProcedureResult<K>> {
+  /**
+   * Runs a procedure in the writer thread. Resolves when its change is durable. The announcement of the context, if it has
+   * one, is recorded with the change.
+   */
+  async call<K extends ProcedureName>(
+    name: K,
+    args: ProcedureArgs<K>,
+    context?: RequestContext,
+  ): Promise<ProcedureResult<K>> {
     if (this.#ended !== undefined) throw this.#ended;
     if (this.#waiting.length >= MAX_WAITING) {
       throw classified("resource-exhausted", "metadata: too many changes are waiting: resource exhausted");
     }
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
-    const call = { name, args };
+    const event = context === undefined ? undefined : this.#announced(context);
+    const call = { name, args, ...(event === undefined ? {} : { event }) };
     if (!isCall(call)) throw classified("internal", `no metadata procedure "${name}"`);
     this.#waiting.push({ call, resolve, reject });
     this.#queueFlush();
     const value = await promise;
     if (!isResultOf(name, value)) throw classified("internal", `metadata procedure "${name}" gave no result`);
     return value;
+  }
+
+  /** Logs events from now on, within limits. Until then announcements are left to the callers. */
+  logEvents(limits: EventLimits): void {
+    this.#logsEvents = limits.maxEvents > 0;
+    this.#post({ kind: "log-limits", limits });
+  }
+
+  /** Called with the events that were recorded, in order and before the calls that told them resolve. */
+  onEvents(listener: (events: readonly EventRow[]) => void): Disposable {
+    this.#eventListeners.add(listener);
+    return { [Symbol.dispose]: () => void this.#eventListeners.delete(listener) };
+  }
+
+  #announced({ announcement, namespace }: RequestContext): ChangeEvent | undefined {
+    if (announcement === undefined || namespace === undefined || !this.#logsEvents) return undefined;
+    announcement.take();
+    const { topic, typeUrl, value, fields } = announcement;
+    return { namespace, topic, event: ownBytes({ typeUrl, value }), fields };
   }
 
   /** Called after each change; `dirty` when it may have left garbage. Dispose the result to stop. */
@@ -185,6 +216,9 @@ export class MetadataDatabase implements AsyncDisposable {
       case "batch": {
         const batch = this.#inFlight.get(message.id) ?? [];
         this.#inFlight.delete(message.id);
+        if (message.appended.length > 0) {
+          for (const listener of this.#eventListeners) listener(message.appended);
+        }
         batch.forEach((each, index) => {
           const outcome = message.outcomes[index];
           if (outcome === undefined) each.reject(classified("internal", "metadata writer gave no answer"));

@@ -43,11 +43,11 @@ export class MetadataImageStore implements ImageStore {
   }
 
   async create(context: RequestContext, image: NewImage): Promise<Image> {
-    return this.#database.call("createImage", { scope: scopeOf(context), image });
+    return this.#database.call("createImage", { scope: scopeOf(context), image }, context);
   }
 
   async update(context: RequestContext, image: NewImage, fields: FieldMask): Promise<Image> {
-    return this.#database.call("updateImage", { scope: scopeOf(context), image, fields });
+    return this.#database.call("updateImage", { scope: scopeOf(context), image, fields }, context);
   }
 
   async delete(
@@ -55,7 +55,7 @@ export class MetadataImageStore implements ImageStore {
     name: string,
     options: { readonly sync?: boolean; readonly target?: string } = {},
   ): Promise<void> {
-    await this.#database.call("deleteImage", { scope: scopeOf(context), name, target: options.target });
+    await this.#database.call("deleteImage", { scope: scopeOf(context), name, target: options.target }, context);
     if (options.sync === true) await this.#collectNow(context.signal);
   }
 }

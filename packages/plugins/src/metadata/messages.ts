@@ -1,15 +1,22 @@
 import { CLASS_TEXT, ClassifiedError, type ErrorClass, errorClassOf, messageOf } from "@stevedore/base";
 import type { Removed } from "./collection.ts";
+import type { ChangeEvent, EventLimits, EventRow } from "./procedures/events.ts";
 import { isProcedureName, type ProcedureArgs, type ProcedureName } from "./procedures.ts";
 
 /** What the loop and the writer thread send each other. Both are this program; shapes are checked, contents are not. */
 
 export type Call = {
-  readonly [K in ProcedureName]: { readonly name: K; readonly args: ProcedureArgs<K> };
+  readonly [K in ProcedureName]: {
+    readonly name: K;
+    readonly args: ProcedureArgs<K>;
+    /** An event that tells of the change, recorded with it. */
+    readonly event?: ChangeEvent;
+  };
 }[ProcedureName];
 
 export type ToWriter =
   | { readonly kind: "open"; readonly path: string; readonly sliceMs: number; readonly noSync: boolean }
+  | { readonly kind: "log-limits"; readonly limits: EventLimits }
   | { readonly kind: "batch"; readonly id: number; readonly calls: readonly Call[] }
   | { readonly kind: "collect" }
   | { readonly kind: "close" };
@@ -43,13 +50,15 @@ export type FromWriter =
       /** Calls that changed something, and those of them that may have left garbage. */
       readonly mutations: number;
       readonly dirty: number;
+      /** Events that were recorded, in order. */
+      readonly appended: readonly EventRow[];
     }
   | { readonly kind: "swept"; readonly removed: readonly Removed[] }
   | { readonly kind: "collected"; readonly markMs: number; readonly sweepMs: number }
   | { readonly kind: "collect-failed"; readonly failure: Failure }
   | { readonly kind: "closed" };
 
-const TO_WRITER: ReadonlySet<unknown> = new Set(["open", "batch", "collect", "close"]);
+const TO_WRITER: ReadonlySet<unknown> = new Set(["open", "log-limits", "batch", "collect", "close"]);
 const FROM_WRITER: ReadonlySet<unknown> = new Set([
   "opened",
   "failed",

@@ -40,23 +40,23 @@ export class MetadataNamespaceStore implements NamespaceStore {
     return all(this.#database.reader).all().map(namespaceOf);
   }
 
-  async create(_context: RequestContext, namespace: Namespace): Promise<Namespace> {
+  async create(context: RequestContext, namespace: Namespace): Promise<Namespace> {
     validateIdentifier(namespace.name);
     checkLabels(namespace.labels);
-    return this.#database.call("createNamespace", { namespace });
+    return this.#database.call("createNamespace", { namespace }, context);
   }
 
-  async update(_context: RequestContext, namespace: Namespace, fields: FieldMask): Promise<Namespace> {
+  async update(context: RequestContext, namespace: Namespace, fields: FieldMask): Promise<Namespace> {
     for (const path of fields) {
       if (path === "labels" || path.startsWith("labels.")) continue;
       throw classified("invalid-argument", `cannot update ${goQuote(path)} field: invalid argument`);
     }
     checkLabels(namespace.labels);
-    return this.#database.call("updateNamespace", { name: namespace.name, labels: namespace.labels, fields });
+    return this.#database.call("updateNamespace", { name: namespace.name, labels: namespace.labels, fields }, context);
   }
 
-  async delete(_context: RequestContext, name: string): Promise<void> {
-    await this.#database.call("deleteNamespace", { name });
+  async delete(context: RequestContext, name: string): Promise<void> {
+    await this.#database.call("deleteNamespace", { name }, context);
   }
 }
 

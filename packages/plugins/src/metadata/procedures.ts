@@ -1,5 +1,6 @@
 import { createContainer, deleteContainer, updateContainer } from "./procedures/containers.ts";
 import { abortIngest, commitContent, deleteContent, openIngest, updateContent } from "./procedures/content.ts";
+import { appendEvent } from "./procedures/events.ts";
 import { createImage, deleteImage, updateImage } from "./procedures/images.ts";
 import { addLeaseResource, createLease, deleteLease, deleteLeaseResource } from "./procedures/leases.ts";
 import { createNamespace, deleteNamespace, updateNamespace } from "./procedures/namespaces.ts";
@@ -35,6 +36,7 @@ function setFact(tx: Transaction, args: { readonly name: string; readonly value:
 export const procedures = {
   abortIngest,
   addLeaseResource,
+  appendEvent,
   beginCommit,
   beginPrepare,
   commitContent,
@@ -79,6 +81,8 @@ export type ProcedureResult<K extends ProcedureName> = ReturnType<(typeof proced
  */
 export const UNSYNCED: ReadonlySet<ProcedureName> = new Set<ProcedureName>([
   "abortIngest",
+  // What shims tell is about processes, which a power cut ends too.
+  "appendEvent",
   "beginCommit",
   "beginPrepare",
   "openIngest",
@@ -88,6 +92,7 @@ export const UNSYNCED: ReadonlySet<ProcedureName> = new Set<ProcedureName>([
 
 /** Procedures that change nothing a collection could be interested in. */
 export const UNCOUNTED: ReadonlySet<ProcedureName> = new Set<ProcedureName>([
+  "appendEvent",
   "beginPrepare",
   "releasePins",
   "reserveRecordId",

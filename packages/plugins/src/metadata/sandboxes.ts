@@ -1,15 +1,7 @@
-import { classified, type RequestContext } from "@stevedore/base";
-import {
-  type FieldMask,
-  goQuote,
-  labelAt,
-  matcher,
-  type NewSandbox,
-  type Sandbox,
-  type SandboxStore,
-} from "@stevedore/core";
+import type { RequestContext } from "@stevedore/base";
+import { type FieldMask, labelAt, matcher, type NewSandbox, type Sandbox, type SandboxStore } from "@stevedore/core";
 import type { MetadataDatabase } from "./database.ts";
-import { type SandboxRow, sandboxOf } from "./procedures/sandboxes.ts";
+import { type SandboxRow, sandboxNotFound, sandboxOf } from "./procedures/sandboxes.ts";
 import { ownBytes, ownExtensions, scopeOf } from "./scope.ts";
 import { statement } from "./statement.ts";
 
@@ -31,7 +23,7 @@ export class MetadataSandboxStore implements SandboxStore {
   async get(context: RequestContext, id: string): Promise<Sandbox> {
     await Promise.resolve();
     const row = select(this.#database.reader).get(scopeOf(context).namespace, id);
-    if (row === null) throw classified("not-found", `sandbox ${goQuote(id)}: not found`);
+    if (row === null) throw sandboxNotFound(id);
     return sandboxOf(row);
   }
 

@@ -77,6 +77,14 @@ export const MIGRATIONS: readonly string[] = [
   UPDATE backend_snapshots SET created_at = created_at * 1000, updated_at = updated_at * 1000;
   UPDATE leases SET created_at = created_at * 1000;
   `,
+  // The event log. `recorded` is milliseconds by the writer's clock and never falls; `once` keeps what shims repeat out.
+  `
+  CREATE TABLE events (
+    cursor INTEGER PRIMARY KEY, recorded INTEGER NOT NULL, namespace TEXT NOT NULL, topic TEXT NOT NULL,
+    type_url TEXT NOT NULL, value BLOB NOT NULL, seconds INTEGER NOT NULL, nanos INTEGER NOT NULL, once TEXT
+  ) STRICT;
+  CREATE UNIQUE INDEX events_once ON events (once) WHERE once IS NOT NULL;
+  `,
 ];
 
 /** The schema version this program writes. */

@@ -161,7 +161,7 @@ export class MetadataSnapshotter implements Snapshotter {
     }
     // Whatever goes wrong from here on, the backend's snapshot must not stay without a record.
     const recorded = await this.#database
-      .call("endPrepare", { ...on, key, parent, backendKey, backendParent, labels, operation })
+      .call("endPrepare", { ...on, key, parent, backendKey, backendParent, labels, operation }, context)
       .catch((error: unknown) => {
         this.#discard(backendKey);
         throw error;
@@ -235,7 +235,7 @@ export class MetadataSnapshotter implements Snapshotter {
     } finally {
       this.#committing.delete(mark);
     }
-    const { existed } = await this.#database.call("endCommit", { ...on, key, committed: true });
+    const { existed } = await this.#database.call("endCommit", { ...on, key, committed: true }, context);
     if (existed) {
       this.#discard(backendName);
       throw classified("already-exists", `snapshot ${goQuote(name)}: already exists`);
@@ -296,7 +296,11 @@ export class MetadataSnapshotter implements Snapshotter {
   async remove(context: RequestContext, name: string): Promise<void> {
     const scope = scopeOf(context);
     await this.recover();
-    const { backendKey } = await this.#database.call("removeSnapshot", { scope, snapshotter: this.#name, name });
+    const { backendKey } = await this.#database.call(
+      "removeSnapshot",
+      { scope, snapshotter: this.#name, name },
+      context,
+    );
     this.#discard(backendKey);
   }
 

@@ -1,5 +1,6 @@
 import type { Database } from "bun:sqlite";
 import type { Collection } from "./collection.ts";
+import type { EventRow, LogMemory } from "./procedures/events.ts";
 
 /** What a procedure has in hand: the write connection inside a transaction, and what the writer keeps in memory. */
 export interface Transaction {
@@ -10,6 +11,8 @@ export interface Transaction {
   readonly collection: Collection;
   /** What may be lost with the process without harm. */
   readonly memory: WriterMemory;
+  /** Events recorded by the batch so far. */
+  readonly appended: EventRow[];
   /** Says that this call may have left garbage. */
   dirty(): void;
 }
@@ -19,6 +22,8 @@ export interface WriterMemory {
   readonly reservedIds: Map<string, number>;
   /** Numbers of a sequence that are reserved in the file but not given yet. */
   readonly blocks: Map<string, { next: number; end: number }>;
+  /** The event log's bounds and what is in it. */
+  readonly events: LogMemory;
 }
 
 /** A time after `previous`: clients compare the two. */

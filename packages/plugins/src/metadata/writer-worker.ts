@@ -34,6 +34,9 @@ function receive(message: ToWriter): void {
         self.postMessage({ kind: "failed", failure: failureOf(error) });
       }
       return;
+    case "log-limits":
+      thread.writer?.setLogLimits(message.limits);
+      return;
     case "batch":
       self.postMessage({
         kind: "batch",
@@ -61,7 +64,7 @@ function runBatch(calls: readonly Call[]): BatchResult {
     return thread.writer.run(calls);
   } catch (error) {
     const failure = failureOf(error);
-    return { outcomes: calls.map(() => ({ failure })), mutations: 0, dirty: 0 };
+    return { outcomes: calls.map(() => ({ failure })), mutations: 0, dirty: 0, appended: [] };
   }
 }
 

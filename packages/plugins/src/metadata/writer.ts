@@ -5,6 +5,7 @@ import { classified, messageOf } from "@stevedore/base";
 import { microsOf, nowMoment } from "@stevedore/base/moment";
 import { Collection, type Removed } from "./collection.ts";
 import { type Call, type DamageReport, failureOf, isKnownCall, type Outcome, sqliteCode } from "./messages.ts";
+import { type EventLimits, type EventRow, NO_LOG, recordChange, trimEvents } from "./procedures/events.ts";
 import {
   type ProcedureArgs,
   type ProcedureName,
@@ -30,6 +31,7 @@ export interface BatchResult {
   readonly outcomes: readonly Outcome[];
   readonly mutations: number;
   readonly dirty: number;
+  readonly appended: readonly EventRow[];
 }
 
 /** The owner of the write connection. Everything here is synchronous and belongs to a thread of its own. */
@@ -39,7 +41,7 @@ export class Writer implements Disposable {
   readonly collection = new Collection();
   readonly #path: string;
   readonly #db: Database;
-  readonly #memory: WriterMemory = { reservedIds: new Map(), blocks: new Map() };
+  readonly #memory: WriterMemory = { reservedIds: new Map(), blocks: new Map(), events: { ...NO_LOG } };
   readonly #noSync: boolean;
   #synced = true;
 
@@ -85,15 +87,22 @@ export class Writer implements Disposable {
       return this.#runTogether(calls);
     } catch (error) {
       this.#rollback();
-      if (calls.length === 1) return { outcomes: [{ failure: failureOf(error) }], mutations: 0, dirty: 0 };
+      if (calls.length === 1)
+        return { outcomes: [{ failure: failureOf(error) }], mutations: 0, dirty: 0, appended: [] };
       // The commit failed (a full disk): one at a time, so that those which fit are done.
       const results = calls.map((call) => this.run([call]));
       return {
         outcomes: results.flatMap((result) => result.outcomes),
         mutations: results.reduce((sum, result) => sum + result.mutations, 0),
         dirty: results.reduce((sum, result) => sum + result.dirty, 0),
+        appended: results.flatMap((result) => result.appended),
       };
     }
+  }
+
+  /** From now on events are logged, within limits; or no more. */
+  setLogLimits(limits: EventLimits): void {
+    this.#memory.events.limits = limits;
   }
 
   /** A connection that only reads, for a snapshot that lasts. The caller closes it. */
@@ -132,6 +141,7 @@ export class Writer implements Disposable {
       now: microsOf(nowMoment()),
       collection: this.collection,
       memory: this.#memory,
+      appended: [],
       dirty: () => {
         dirty++;
       },
@@ -139,29 +149,34 @@ export class Writer implements Disposable {
     const outcomes: Outcome[] = [];
     this.#db.exec("BEGIN IMMEDIATE");
     for (const call of calls) {
-      const before = dirty;
+      const before = { dirty, appended: tx.appended.length };
       this.#db.exec("SAVEPOINT call");
       try {
         if (!isKnownCall(call)) throw classified("internal", `no metadata procedure "${call.name}"`);
-        outcomes.push({ value: dispatch(tx, call) });
+        const value = dispatch(tx, call);
+        if (call.event !== undefined) recordChange(tx, call.event, { args: call.args, result: value });
         this.#db.exec("RELEASE call");
+        outcomes.push({ value });
         if (!UNCOUNTED.has(call.name)) mutations++;
       } catch (error) {
-        dirty = before;
+        dirty = before.dirty;
+        tx.appended.length = before.appended;
         // Some failures (disk full) end the whole transaction; then the batch is run again one by one.
         if (!this.#db.inTransaction) throw error;
         this.#db.exec("ROLLBACK TO call; RELEASE call");
         outcomes.push({ failure: failureOf(error) });
       }
     }
+    if (tx.appended.length > 0) trimEvents(tx);
     this.#db.exec("COMMIT");
-    return { outcomes, mutations, dirty };
+    return { outcomes, mutations, dirty, appended: tx.appended };
   }
 
   #rollback(): void {
     if (this.#db.inTransaction) this.#db.exec("ROLLBACK");
     // Numbers given inside the lost transaction may be reserved no more.
     this.#memory.blocks.clear();
+    this.#memory.events.counted = undefined;
   }
 
   #setSynced(synced: boolean): void {

@@ -12,6 +12,8 @@ import {
   messageOf,
   type RequestContext,
   requireNamespace,
+  type Span,
+  traced,
   withContext,
 } from "@stevedore/base";
 import { anyToProto } from "@stevedore/convert/any";
@@ -22,22 +24,26 @@ import type {
   AnyValue,
   Container,
   ContainerStore,
-  CreateTask,
   EventExchange,
   ExecTask,
   ExitRecord,
+  KnownTask,
+  LocalCreateTask,
+  LocalTaskManager,
   ProcessRef,
   ProcessState,
+  SandboxStore,
   TaskIO,
-  TaskManager,
   TaskMetric,
 } from "@stevedore/core";
 import { matcher } from "@stevedore/core/filters";
+import { goQuote } from "@stevedore/core/go-quote";
 import { validateIdentifier } from "@stevedore/core/identifiers";
 import { KeyedLock } from "@stevedore/core/keyed-lock";
 import { KEEPER_VARIABLE } from "@stevedore/keeper/protocol";
 import { removeTree } from "@stevedore/os/blocking";
 import { openFifoBoth } from "@stevedore/os/fifo";
+import { SIGKILL } from "@stevedore/os/signals";
 import { isListening, removeStaleSocket } from "@stevedore/os/socket";
 import { TaskDeleteSchema, TaskExitSchema } from "@stevedore/wire/gen/containerd/events/task_pb";
 import { OptionsSchema } from "@stevedore/wire/gen/containerd/runc/v1/options_pb";
@@ -53,14 +59,16 @@ import {
   createBundle,
   deleteBundle,
   hideBundle,
-  isCode,
   readBootstrap,
   readText,
   writeBootstrap,
 } from "./bundle.ts";
+import { folders } from "./folders.ts";
 import { KeeperLink } from "./keeper-link.ts";
 import { type RuntimeSearch, resolveRuntime } from "./runtime-path.ts";
-import { type SharedShim, SharedShims } from "./shared-shims.ts";
+import { apiRecord } from "./sandbox-address.ts";
+import type { SandboxHosts } from "./sandbox-shims.ts";
+import { type SharedKind, type SharedShim, SharedShims } from "./shared-shims.ts";
 import { type DeadExit, ShimBinary, type ShimCallSettings } from "./shim-binary.ts";
 import { SpareShim } from "./spare-shim.ts";
 import { isConnectionGone, ShimConnection, type TaskCall } from "./shim-client.ts";
@@ -92,6 +100,8 @@ export const DEFAULT_TIMEOUTS: ShimTimeouts = {
 
 export interface ShimManagerOptions extends BundleFolders, ShimCallSettings, RuntimeSearch {
   readonly containers: Pick<ContainerStore, "get">;
+  /** Without it no container is in a sandbox. */
+  readonly sandboxes?: { readonly store: Pick<SandboxStore, "get">; readonly hosts: SandboxHosts };
   readonly events: Pick<EventExchange, "publish" | "subscribe">;
   readonly timeouts?: ShimTimeouts;
   /** Where shims' own logs go; default the daemon's stderr, as in the peer. */
@@ -138,6 +148,15 @@ const ABANDONED_CREATE_MS = 30_000;
 /** How long a delete waits for its shim to have told everybody, so that what a client deletes next is told of later. */
 const DELETE_EVENT_MS = 500;
 
+/** From this version of the task API on a shim can be a sandbox, as the peer has it. */
+const SANDBOX_VERSION = 3;
+
+/** How to reach the shim of a sandbox, and the program that it is. */
+interface SandboxHost {
+  readonly record: BootstrapRecord;
+  readonly binaryPath: string;
+}
+
 /** The status of an exit that nobody saw. */
 const UNKNOWN_STATUS = 255;
 
@@ -148,7 +167,7 @@ const UNIX = "unix://";
  *
  * Call {@link ShimTaskManager.load} once before any other call.
  */
-export class ShimTaskManager implements TaskManager {
+export class ShimTaskManager implements LocalTaskManager {
   readonly #options: ShimManagerOptions;
   readonly #timeouts: ShimTimeouts;
   readonly #log: Logger;
@@ -232,14 +251,16 @@ export class ShimTaskManager implements TaskManager {
     await this.#following;
   }
 
-  async create(context: RequestContext, task: CreateTask): Promise<{ readonly pid: number }> {
+  async create(context: RequestContext, task: LocalCreateTask): Promise<{ readonly pid: number }> {
     const namespace = requireNamespace(context);
     const { containerId: id } = task;
     const container = await this.#options.containers.get(context, id);
     const exists = (): Error => classified("already-exists", `task ${id}: already exists`);
     await this.#find(context, id);
     const key = `${namespace}/${id}`;
-    if (this.#table.get(namespace, id) !== undefined || this.#creating.has(key)) throw exists();
+    // The socket of its shim would be the sandbox's.
+    const sandbox = await this.#options.sandboxes?.hosts.has(context, id);
+    if (sandbox === true || this.#table.get(namespace, id) !== undefined || this.#creating.has(key)) throw exists();
     this.#creating.add(key);
     const work = this.#create(context, { task, container, namespace }).finally(() => this.#creating.delete(key));
     return untilAborted(this.#tracked(work), context.signal);
@@ -280,12 +301,22 @@ export class ShimTaskManager implements TaskManager {
     }
     const lock = await this.#locks.acquire(`${namespace}/${containerId}`, context.signal);
     // It goes on when the caller has given up: half of a delete is a task that nobody sees and nobody ends.
-    return untilAborted(this.#tracked(this.#deleteHolding(lock, namespace, containerId)), context.signal);
+    return untilAborted(
+      this.#tracked(this.#deleteHolding(lock, { namespace, containerId, ...spanOf(context) })),
+      context.signal,
+    );
   }
 
-  async #deleteHolding(lock: Disposable, namespace: string, containerId: string): Promise<ExitRecord> {
+  async #deleteHolding(
+    lock: Disposable,
+    {
+      namespace,
+      containerId,
+      span,
+    }: { readonly namespace: string; readonly containerId: string; readonly span?: Span },
+  ): Promise<ExitRecord> {
     using _lock = lock;
-    const context = backgroundContext({ namespace });
+    const context = backgroundContext({ namespace, ...(span === undefined ? {} : { span }) });
     const { id } = await this.#options.containers.get(context, containerId);
     const entry = await this.#task(context, id);
     try {
@@ -334,8 +365,11 @@ export class ShimTaskManager implements TaskManager {
   ): Promise<void> {
     using _lock = await this.#locks.acquire(`${requireNamespace(context)}/${containerId}`, context.signal);
     const entry = await this.#task(context, containerId);
-    await this.#call(context, entry, (task, options) =>
-      task.kill({ id: entry.id, execId, signal: signal.number, all: signal.all }, options),
+    await this.#call(
+      context,
+      entry,
+      (task, options) => task.kill({ id: entry.id, execId, signal: signal.number, all: signal.all }, options),
+      { insist: signal.number === SIGKILL },
     );
   }
 
@@ -428,6 +462,16 @@ export class ShimTaskManager implements TaskManager {
     );
   }
 
+  known(): readonly KnownTask[] {
+    return this.#table.list().map(({ id, bundle, last, binary, shim }) => ({
+      namespace: bundle.namespace,
+      id,
+      pid: last.pid,
+      status: shim.kind === "gone" ? "stopped" : last.status,
+      shim: binary.path,
+    }));
+  }
+
   async metrics(context: RequestContext, filters: readonly string[]): Promise<readonly TaskMetric[]> {
     const namespace = requireNamespace(context);
     await this.#scanned;
@@ -481,7 +525,7 @@ export class ShimTaskManager implements TaskManager {
 
   async #create(
     context: RequestContext,
-    request: { readonly task: CreateTask; readonly container: Container; readonly namespace: string },
+    request: { readonly task: LocalCreateTask; readonly container: Container; readonly namespace: string },
   ): Promise<{ readonly pid: number }> {
     const { task, container, namespace } = request;
     const { containerId: id } = task;
@@ -494,7 +538,7 @@ export class ShimTaskManager implements TaskManager {
     );
     let entry: TaskEntry;
     try {
-      entry = await this.#startShim(context, bundle, request);
+      entry = await traced(context, { name: "shim.start" }, async (inner) => this.#startShim(inner, bundle, request));
     } catch (error) {
       throw withContext("failed to start shim", error);
     }
@@ -514,7 +558,7 @@ export class ShimTaskManager implements TaskManager {
           },
           callOptions,
         ),
-      {},
+      spanOf(context),
     );
     let pid: number;
     try {
@@ -533,10 +577,11 @@ export class ShimTaskManager implements TaskManager {
   async #startShim(
     context: RequestContext,
     bundle: Bundle,
-    request: { readonly task: CreateTask; readonly container: Container },
+    request: { readonly task: LocalCreateTask; readonly container: Container },
   ): Promise<TaskEntry> {
     const { task, container } = request;
-    if (container.sandbox !== "") return this.#joinSandbox(context, bundle, request);
+    const host = container.sandbox === "" ? undefined : await this.#sandboxHost(context, request);
+    if (host !== undefined) return this.#joinSandbox(context, { bundle, host, request });
     const runtime = task.runtimePath === "" ? container.runtime.name : task.runtimePath;
     const path = await this.#runtimePath(runtime);
     const binary = new ShimBinary(path, bundle, this.#options);
@@ -603,7 +648,7 @@ export class ShimTaskManager implements TaskManager {
     made: {
       readonly bundle: Bundle;
       readonly binary: ShimBinary;
-      readonly request: { readonly task: CreateTask; readonly container: Container };
+      readonly request: { readonly task: LocalCreateTask; readonly container: Container };
     },
   ): Promise<TaskEntry> {
     const { bundle, binary, request } = made;
@@ -614,15 +659,15 @@ export class ShimTaskManager implements TaskManager {
     undo.defer(() => over.abort());
     const start = (): Promise<BootstrapRecord> =>
       this.#launch((cut) => binary.startShared(task.options ?? container.runtime.options, cut), context.signal);
-    const kind = { path: binary.path, namespace: bundle.namespace };
-    const shared = await this.#shared.acquire(kind, start, context.signal).catch((error: unknown) => {
-      throw withContext("start failed", error);
-    });
+    const found = await this.#connectShared(await kindOf(binary, bundle), start, context.signal).catch(
+      (error: unknown) => {
+        throw withContext("start failed", error);
+      },
+    );
+    const { shared, connection } = found;
     undo.defer(() => this.#shared.release(shared));
-    const opening = ShimConnection.open(shared.record, bundle.namespace, context.signal);
-    undo.defer(async () => (await opening.catch(() => undefined))?.close());
-    const [connection] = await Promise.all([
-      opening,
+    undo.defer(() => connection.close());
+    await Promise.all([
       writeFile(join(bundle.path, BUNDLE_FILE.shimBinary), binary.path, { mode: 0o600 }),
       writeFile(join(bundle.path, BUNDLE_FILE.shared), "", { mode: 0o600 }),
       writeBootstrap(bundle, shared.record),
@@ -637,6 +682,24 @@ export class ShimTaskManager implements TaskManager {
     entry.over.signal.addEventListener("abort", () => over.abort(), { once: true });
     undo.move();
     return entry;
+  }
+
+  /** A shared shim and a connection to it. One that has died a moment ago is not yet known to have, so it is tried twice. */
+  async #connectShared(
+    kind: SharedKind,
+    start: () => Promise<BootstrapRecord>,
+    signal: AbortSignal,
+  ): Promise<{ readonly shared: SharedShim; readonly connection: ShimConnection }> {
+    for (let isLast = false; ; isLast = true) {
+      const shared = await this.#shared.acquire(kind, start, signal);
+      try {
+        return { shared, connection: await ShimConnection.open(shared.record, kind.namespace, signal) };
+      } catch (error) {
+        this.#shared.release(shared);
+        this.#shared.forget(shared.record.address);
+        if (isLast || signal.aborted) throw error;
+      }
+    }
   }
 
   /** Gives the shim back when the task leaves the table. */
@@ -655,7 +718,7 @@ export class ShimTaskManager implements TaskManager {
       task,
       container,
       runtime,
-    }: { readonly task: CreateTask; readonly container: Container; readonly runtime: string },
+    }: { readonly task: LocalCreateTask; readonly container: Container; readonly runtime: string },
   ): Promise<boolean> {
     if (this.#options.env["SCHED_CORE"] !== undefined || !(await this.#isOurs(path))) return false;
     if (container.labels[ISOLATED] === "true" || this.#options.isolated?.(runtime) === true) return false;
@@ -678,22 +741,96 @@ export class ShimTaskManager implements TaskManager {
     return shim !== undefined && shim === self;
   }
 
+  /** Whether there is a task of that id, or one is being made. */
+  async has(context: RequestContext, id: string): Promise<boolean> {
+    const entry = await this.#find(context, id);
+    return entry !== undefined || this.#creating.has(`${requireNamespace(context)}/${id}`);
+  }
+
+  /**
+   * Ends and deletes the tasks in the shim at an address, as their clients would: exits are told before deletes. What
+   * fails is left to the end of the shim.
+   */
+  async endTasksAt(namespace: string, address: string): Promise<void> {
+    await this.#scanned;
+    const entries = this.#table.list(namespace).filter((entry) => entry.address === address);
+    const ended = entries.map(async ({ id }) => {
+      const context = backgroundContext({ namespace, signal: AbortSignal.timeout(this.#timeouts.cleanup) });
+      const init = { containerId: id, execId: "" };
+      try {
+        await this.kill(context, init, { number: SIGKILL, all: true }).catch((error: unknown) => {
+          if (!isErrorClass(error, "not-found")) throw error; // it has ended already
+        });
+        await this.wait(context, init);
+        await this.delete(context, init);
+      } catch (error) {
+        this.#log.warn("failed to delete a task of a sandbox", { id, namespace, error: messageOf(error) });
+      }
+    });
+    await Promise.all(ended);
+  }
+
+  /**
+   * The shim of a container's sandbox. Undefined when the container gets a shim by its runtime's own rule: its sandbox has
+   * no record (one of containerd 1.x), or its shim is too old to be a sandbox.
+   *
+   * @throws not-found when the sandbox does not run
+   */
+  async #sandboxHost(
+    context: RequestContext,
+    { task, container }: { readonly task: LocalCreateTask; readonly container: Container },
+  ): Promise<SandboxHost | undefined> {
+    const { sandbox, id } = container;
+    const { sandboxes } = this.#options;
+    try {
+      if (sandboxes === undefined) return undefined;
+      await sandboxes.store.get(context, sandbox);
+    } catch (error) {
+      if (!isErrorClass(error, "not-found")) throw error;
+      this.#log.warn(`sandbox (id=${sandbox}) not found, maybe created from v1.x`, { id });
+      return undefined;
+    }
+    const host =
+      task.taskApi === undefined
+        ? ((await sandboxes.hosts.find(context, sandbox)) ?? (await this.#taskHost(context, sandbox)))
+        : { record: apiRecord(task.taskApi), binaryPath: await this.#runtimePath(container.runtime.name) };
+    if (host === undefined) {
+      throw classified("not-found", `can't find shim for sandbox ${sandbox}: not found`);
+    }
+    return host.record.version < SANDBOX_VERSION ? undefined : host;
+  }
+
+  /** A sandbox that is itself a task: CRI's, which has a container for nothing else. */
+  async #taskHost(context: RequestContext, id: string): Promise<SandboxHost | undefined> {
+    const entry = await this.#find(context, id);
+    if (entry === undefined) return undefined;
+    const { record } = await this.#connection(entry, context.signal);
+    return { record, binaryPath: entry.binary.path };
+  }
+
   /** A task of a sandbox lives in the sandbox's shim. */
   async #joinSandbox(
     context: RequestContext,
-    bundle: Bundle,
-    { task, container }: { readonly task: CreateTask; readonly container: Container },
+    made: {
+      readonly bundle: Bundle;
+      readonly host: SandboxHost;
+      readonly request: { readonly task: LocalCreateTask; readonly container: Container };
+    },
   ): Promise<TaskEntry> {
-    const { sandbox } = container;
-    const host = await this.#find(context, sandbox);
-    if (host === undefined) throw classified("not-found", `can't find sandbox ${sandbox}: not found`);
-    const { record } = await this.#connection(host, context.signal);
+    const { bundle, host, request } = made;
+    const { sandbox } = request.container;
     await writeFile(join(bundle.path, BUNDLE_FILE.sandbox), sandbox, { mode: 0o600 });
-    await writeBootstrap(bundle, record);
-    const connection = await ShimConnection.open(record, bundle.namespace, context.signal);
+    await writeFile(join(bundle.path, BUNDLE_FILE.shimBinary), host.binaryPath, { mode: 0o600 });
+    await writeBootstrap(bundle, host.record);
+    let connection: ShimConnection;
+    try {
+      connection = await ShimConnection.open(host.record, bundle.namespace, context.signal);
+    } catch (error) {
+      throw withContext(`failed to load sandbox task ${goQuote(sandbox)}`, error);
+    }
     const shim = { kind: "connected", connection } as const;
-    const binary = new ShimBinary(host.binary.path, bundle, this.#options);
-    return new TaskEntry(bundle, { binary, shim, io: task.io, sandboxed: true });
+    const binary = new ShimBinary(host.binaryPath, bundle, this.#options);
+    return new TaskEntry(bundle, { binary, shim, io: request.task.io, sandboxed: true });
   }
 
   /** Ends a shim whose create failed, with a deadline of its own: the caller's may be what ended the create. */
@@ -738,10 +875,11 @@ export class ShimTaskManager implements TaskManager {
       const connection = await this.#connection(entry, context.signal);
       let record: ExitRecord;
       try {
-        const answer = await connection.call((task, options) => task.delete({ id: entry.id }, options), {
+        const deleting = connection.call((task, options) => task.delete({ id: entry.id }, options), {
           signal: context.signal,
+          ...spanOf(context),
         });
-        record = exitRecord(entry.id, answer);
+        record = exitRecord(entry.id, await this.#orKillStuck(deleting, entry, connection));
       } catch (error) {
         if (isConnectionGone(error, connection)) {
           await this.#recovered(entry, connection, context.signal);
@@ -877,22 +1015,22 @@ export class ShimTaskManager implements TaskManager {
       return ShimConnection.open(await readBootstrap(bundle), namespace, signal);
     }
     this.#removeSocket(entry);
+    if (entry.address !== undefined) this.#shared.forget(entry.address);
     const context = backgroundContext({ namespace });
     const container = await orNotFound(this.#options.containers.get(context, id));
     const options = container?.runtime.options;
     await using undo = new AsyncDisposableStack();
-    let record: BootstrapRecord;
+    let connection: ShimConnection;
     let shared: SharedShim | undefined;
     if ((await readText(join(bundle.path, BUNDLE_FILE.shared))) === undefined) {
-      record = await binary.start(options, signal);
+      connection = await ShimConnection.open(await binary.start(options, signal), namespace, signal);
     } else {
       const start = (): Promise<BootstrapRecord> => binary.startShared(options, signal);
-      shared = await this.#shared.acquire({ path: binary.path, namespace }, start, signal);
-      const slot = shared;
-      undo.defer(() => this.#shared.release(slot));
-      ({ record } = shared);
+      const found = await this.#connectShared(await kindOf(binary, bundle), start, signal);
+      ({ shared, connection } = found);
+      undo.defer(() => this.#shared.release(found.shared));
     }
-    const connection = await ShimConnection.open(record, namespace, signal);
+    const { record } = connection;
     undo.defer(() => connection.close());
     const { adopted, pid, lost } = await connection.adopt({ id, bundle: bundle.path }, { signal });
     if (!adopted) {
@@ -1017,10 +1155,15 @@ export class ShimTaskManager implements TaskManager {
     context: RequestContext,
     entry: TaskEntry,
     make: TaskCall<R>,
-    how: { readonly timeoutMs?: number; readonly done?: TaskCall<Promise<D | undefined>> } = {},
+    how: {
+      readonly timeoutMs?: number;
+      readonly done?: TaskCall<Promise<D | undefined>>;
+      /** A shim that does not answer is killed. */
+      readonly insist?: boolean;
+    } = {},
   ): Promise<Awaited<R> | D> {
-    const { timeoutMs, done } = how;
-    const limits = { signal: context.signal, ...(timeoutMs === undefined ? {} : { timeoutMs }) };
+    const { timeoutMs, done, insist = false } = how;
+    const limits = { signal: context.signal, ...(timeoutMs === undefined ? {} : { timeoutMs }), ...spanOf(context) };
     for (let again = false; ; again = true) {
       const connection = await this.#connection(entry, context.signal, timeoutMs);
       try {
@@ -1028,7 +1171,8 @@ export class ShimTaskManager implements TaskManager {
           const before = await connection.call(done, limits);
           if (before !== undefined) return before;
         }
-        return await connection.call(make, limits);
+        const work = connection.call(make, limits);
+        return await (insist ? this.#orKillStuck(work, entry, connection) : work);
       } catch (error) {
         if (isConnectionGone(error, connection)) {
           if (entry.deleted) throw taskNotFound(entry.id, error);
@@ -1041,6 +1185,12 @@ export class ShimTaskManager implements TaskManager {
           : classified(errorClassOf(error), messageOf(error), { cause: error });
       }
     }
+  }
+
+  async #orKillStuck<T>(work: Promise<T>, entry: TaskEntry, connection: ShimConnection): Promise<T> {
+    if (!(await this.#isOurs(entry.binary.path))) return work;
+    const { orKillStuck } = await import("./stuck-shim.ts");
+    return orKillStuck(work, { id: entry.id, connection, log: this.#log });
   }
 
   async #connection(entry: TaskEntry, signal: AbortSignal, timeoutMs: number = ADOPT_MS): Promise<ShimConnection> {
@@ -1267,6 +1417,11 @@ function answers(address: string): boolean {
   return isListening(address.startsWith(UNIX) ? address.slice(UNIX.length) : `@${address}`);
 }
 
+/** What a call to a shim is to carry on of the caller's trace. */
+function spanOf({ span }: RequestContext): { readonly span?: Span } {
+  return span === undefined ? {} : { span };
+}
+
 function settled(entry: TaskEntry): Promise<void> {
   return entry.shim.kind === "loading" ? entry.shim.settled : Promise.resolve();
 }
@@ -1294,17 +1449,6 @@ async function hasProcesses(connection: ShimConnection, id: string, limit: CallO
   }
 }
 
-/** Names of the folders in a folder; hidden ones, which are on their way out, only when they are asked for. */
-async function folders(path: string, { hidden = false }: { readonly hidden?: boolean } = {}): Promise<string[]> {
-  try {
-    const entries = await readdir(path, { withFileTypes: true });
-    return entries.filter((one) => one.isDirectory() && one.name.startsWith(".") === hidden).map(({ name }) => name);
-  } catch (error) {
-    if (isCode(error, "ENOENT")) return [];
-    throw error;
-  }
-}
-
 /** The task's own options when they say anything, else the container's. */
 function chooseOptions(own: AnyValue | undefined, containers: AnyValue | undefined): AnyValue | undefined {
   return own !== undefined && own.value.byteLength > 0 ? own : containers;
@@ -1314,6 +1458,15 @@ function chooseOptions(own: AnyValue | undefined, containers: AnyValue | undefin
 function checkpointIn(options: AnyValue | undefined): string {
   if (options === undefined || !options.typeUrl.endsWith(OptionsSchema.typeName)) return "";
   return fromBinary(OptionsSchema, options.value).criuImagePath;
+}
+
+/**
+ * What containers of one shim must have in common: the very binary and the namespace. Address, environment, log level, cgroup and OOM
+ * score are the same for all that this daemon starts, and it shares none that another has started; the runtime's root is told with
+ * each container.
+ */
+async function kindOf(binary: ShimBinary, { namespace }: Bundle): Promise<SharedKind> {
+  return { path: binary.path, fileKey: await binary.fileKey(), namespace };
 }
 
 /** The answer, or undefined when there is no such thing. */

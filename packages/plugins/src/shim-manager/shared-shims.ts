@@ -14,6 +14,14 @@ export interface SharedShim {
   readonly connection: ShimConnection;
 }
 
+/** What containers of one shim must have in common. */
+export interface SharedKind {
+  /** The shim binary, and which file it is now. */
+  readonly path: string;
+  readonly fileKey: string;
+  readonly namespace: string;
+}
+
 interface Slot extends SharedShim {
   users: number;
   idle: ReturnType<typeof setTimeout> | undefined;
@@ -51,10 +59,9 @@ export class SharedShims {
    * A shim with room, started by `start` when there is none. Of several that ask while one starts, all wait for that one.
    * A start is not ended by the signal: who gives up waits for it. Release the shim when the container has gone.
    *
-   * @param kind what the containers of one shim must have in common: the binary and the namespace.
    */
   async acquire(
-    kind: { readonly path: string; readonly namespace: string },
+    kind: SharedKind,
     start: () => Promise<BootstrapRecord>,
     signal: AbortSignal,
   ): Promise<SharedShim> {
@@ -95,6 +102,13 @@ export class SharedShims {
     slot.idle.unref();
   }
 
+  /** A shim that is known to have died gets no more containers, though its connection may not have ended here yet. */
+  forget(address: string): void {
+    for (const slots of this.#slots.values()) {
+      for (const { record, connection } of slots) if (record.address === address) connection.close();
+    }
+  }
+
   /** Whether a shim is one of ours, so that nobody else may end it. */
   has(address: string): boolean {
     return [...this.#slots.values()].some((slots) => slots.some((slot) => slot.record.address === address));
@@ -115,10 +129,10 @@ export class SharedShims {
 
   async #start(
     key: string,
-    { path, namespace }: { readonly path: string; readonly namespace: string },
+    kind: SharedKind,
     start: () => Promise<BootstrapRecord>,
   ): Promise<Slot> {
-    const { record, connection } = (await this.#spare?.take(path, namespace)) ?? (await startOne(namespace, start));
+    const { record, connection } = (await this.#spare?.take(kind)) ?? (await startOne(kind.namespace, start));
     this.#spare?.soon();
     const slot: Slot = { record, key, connection, users: 1, idle: undefined };
     this.#slots.set(key, [...(this.#slots.get(key) ?? []), slot]);
@@ -158,8 +172,8 @@ export class SharedShims {
 }
 
 /** What tells kinds of shared shims apart. */
-export function sharedKey({ path, namespace }: { readonly path: string; readonly namespace: string }): string {
-  return `${path}\n${namespace}`;
+function sharedKey({ path, fileKey, namespace }: SharedKind): string {
+  return `${path}\n${fileKey}\n${namespace}`;
 }
 
 async function startOne(

@@ -1,14 +1,18 @@
 import { classified, isErrorClass, withContext } from "@stevedore/base";
 import { connectUnix, Client as TtrpcClient } from "@stevedore/ttrpc";
+import type { Sandbox } from "@stevedore/wire/gen/containerd/runtime/sandbox/v1/sandbox_pb";
 import type { Task as TaskV2 } from "@stevedore/wire/gen/containerd/task/v2/shim_pb";
 import type { Task as TaskV3 } from "@stevedore/wire/gen/containerd/task/v3/shim_pb";
 import type { AdoptResponse } from "@stevedore/wire/gen/stevedore/shim/v1/adoption_pb";
-import { type CallOptions, type Client, createClient } from "@stevedore/wire/rpc/index";
+import { type CallOptions, type Client, createClient, type Transport } from "@stevedore/wire/rpc/index";
 import { ttrpcTransport } from "@stevedore/wire/ttrpc";
 import { type BootstrapRecord, LEGACY_VERSION } from "./bundle.ts";
 
 /** The task API of a shim, whichever version it speaks: their messages are the same. */
 export type TaskClient = Client<typeof TaskV2> | Client<typeof TaskV3>;
+
+/** The sandbox API of a shim. */
+export type SandboxClient = Client<typeof Sandbox>;
 
 /** One call of a shim. Its answer is one of two types that differ by name only. */
 export type TaskCall<R extends Promise<unknown>> = (task: TaskClient, options: CallOptions) => R;
@@ -21,13 +25,19 @@ export class ShimConnection {
   readonly record: BootstrapRecord;
   readonly task: TaskClient;
   readonly #client: TtrpcClient;
+  readonly #transport: Transport;
   readonly #namespace: string;
+  #sandbox: Promise<SandboxClient> | undefined;
   #calls = 0;
 
-  private constructor(record: BootstrapRecord, made: { client: TtrpcClient; task: TaskClient; namespace: string }) {
+  private constructor(
+    record: BootstrapRecord,
+    made: { client: TtrpcClient; transport: Transport; task: TaskClient; namespace: string },
+  ) {
     this.record = record;
     this.task = made.task;
     this.#client = made.client;
+    this.#transport = made.transport;
     this.#namespace = made.namespace;
   }
 
@@ -49,7 +59,7 @@ export class ShimConnection {
       record.version <= LEGACY_VERSION
         ? createClient((await import("@stevedore/wire/gen/containerd/task/v2/shim_pb")).Task, transport)
         : createClient((await import("@stevedore/wire/gen/containerd/task/v3/shim_pb")).Task, transport);
-    return new ShimConnection(record, { client, task, namespace });
+    return new ShimConnection(record, { client, transport, task, namespace });
   }
 
   /**
@@ -84,12 +94,40 @@ export class ShimConnection {
    * @throws resource-exhausted when too many calls wait for this shim already.
    */
   async call<R extends Promise<unknown>>(make: TaskCall<R>, options: CallOptions): Promise<Awaited<R>> {
+    return this.#bounded(() => make(this.task, this.#withNamespace(options)));
+  }
+
+  /** As {@link ShimConnection.call}, of the sandbox API. @throws not-implemented when the shim has none */
+  async callSandbox<T>(
+    make: (sandbox: SandboxClient, options: CallOptions) => Promise<T>,
+    options: CallOptions,
+  ): Promise<T> {
+    const sandbox = await this.#sandboxClient();
+    return this.#bounded(() => make(sandbox, this.#withNamespace(options)));
+  }
+
+  /** A call of the sandbox API that may last as long as the sandbox does: outside the bulkhead. */
+  async endlessSandbox<T>(
+    make: (sandbox: SandboxClient, options: CallOptions) => Promise<T>,
+    options: CallOptions,
+  ): Promise<T> {
+    return make(await this.#sandboxClient(), this.#withNamespace(options));
+  }
+
+  #sandboxClient(): Promise<SandboxClient> {
+    this.#sandbox ??= import("@stevedore/wire/gen/containerd/runtime/sandbox/v1/sandbox_pb").then(
+      ({ Sandbox: service }) => createClient(service, this.#transport),
+    );
+    return this.#sandbox;
+  }
+
+  async #bounded<R extends Promise<unknown>>(make: () => R): Promise<Awaited<R>> {
     if (this.#calls >= MAX_CALLS) {
       throw classified("resource-exhausted", `call shim at ${this.record.address}: ${MAX_CALLS} calls wait already`);
     }
     this.#calls++;
     try {
-      return await make(this.task, this.#withNamespace(options));
+      return await make();
     } finally {
       this.#calls--;
     }

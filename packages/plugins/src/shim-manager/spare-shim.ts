@@ -3,6 +3,7 @@ import type { Logger } from "@stevedore/base";
 import { messageOf } from "@stevedore/base";
 import { getOomScoreAdj } from "@stevedore/os/process";
 import type { BootstrapRecord, Bundle } from "./bundle.ts";
+import type { SharedKind } from "./shared-shims.ts";
 import { ShimBinary, type ShimCallSettings } from "./shim-binary.ts";
 import { ShimConnection } from "./shim-client.ts";
 
@@ -61,16 +62,17 @@ export class SpareShim {
   }
 
   /** The spare, bound to the namespace; undefined when there is none that will do. The caller's from here on. */
-  async take(
-    path: string,
-    namespace: string,
-  ): Promise<{ readonly record: BootstrapRecord; readonly connection: ShimConnection } | undefined> {
+  async take({
+    path,
+    fileKey,
+    namespace,
+  }: SharedKind): Promise<{ readonly record: BootstrapRecord; readonly connection: ShimConnection } | undefined> {
     const spare = this.#spare;
     if (spare === undefined) return undefined;
     this.#spare = undefined;
     try {
       if (spare.connection.isClosed) return undefined;
-      if (spare.likeness !== (await this.#likeness(path))) {
+      if (spare.likeness !== likenessOf(path, fileKey)) {
         await end(spare.connection);
         return undefined;
       }
@@ -98,8 +100,9 @@ export class SpareShim {
     try {
       const path = await this.#options.path();
       if (path === undefined || this.#closed) return;
-      const likeness = await this.#likeness(path);
-      const record = await this.#binary(path).startShared(undefined, AbortSignal.timeout(LIMIT_MS));
+      const binary = this.#binary(path);
+      const likeness = likenessOf(path, await binary.fileKey());
+      const record = await binary.startShared(undefined, AbortSignal.timeout(LIMIT_MS));
       const connection = await ShimConnection.open(record, "", AbortSignal.timeout(LIMIT_MS));
       this.#spare = { record, connection, likeness };
       void this.#forgetWhenGone(this.#spare);
@@ -114,14 +117,14 @@ export class SpareShim {
     if (this.#spare === spare) this.#spare = undefined;
   }
 
-  async #likeness(path: string): Promise<string> {
-    return `${path}\n${await this.#binary(path).identity()}\n${getOomScoreAdj()}`;
-  }
-
   #binary(path: string): ShimBinary {
     const bundle: Bundle = { namespace: "", id: `spare-${randomUUID()}`, path: this.#options.folder };
     return new ShimBinary(path, bundle, this.#options.settings());
   }
+}
+
+function likenessOf(path: string, fileKey: string): string {
+  return `${path}\n${fileKey}\n${getOomScoreAdj()}`;
 }
 
 async function end(connection: ShimConnection): Promise<void> {

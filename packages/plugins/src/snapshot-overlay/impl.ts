@@ -16,6 +16,7 @@ import { isErrno } from "@stevedore/os/errno";
 import { FS_MAGIC, fileSystemInfo } from "@stevedore/os/files";
 import { MNT } from "@stevedore/os/mount";
 import { mountsAtOrBelow } from "@stevedore/os/mountinfo";
+import { canMapOverlayLayers } from "@stevedore/os/userns";
 import { GID_MAPPING_LABEL, mappedRoot, UID_MAPPING_LABEL } from "./id-map.ts";
 
 /** Reported with `upperdir_label`: where a snapshot's own changes lie. */
@@ -55,6 +56,12 @@ export async function createOverlaySnapshotter(options: OverlayOptions): Promise
     options.logger?.warn("failed to clean up snapshots", { root: options.root, error: messageOf(error) });
   });
   return snapshotter;
+}
+
+/** Whether files below `root` can be shown under other owners by an id mapping of mounts. Makes the folder, as the snapshotter does. */
+export async function idmappedMounts(root: string): Promise<boolean> {
+  await mkdir(root, { recursive: true, mode: 0o700 });
+  return canMapOverlayLayers(root);
 }
 
 /** Makes the folders and finds out which mount options this kernel needs. */

@@ -1,10 +1,10 @@
 /** Mounts done by the client itself. */
 import type { Mount } from "@stevedore/core";
-import { mountAll, unmountAll } from "@stevedore/os/mount";
+import { mountAllMapped, unmountAll } from "@stevedore/os/mount";
 
 /** Performs the mounts on `target`. */
-export function mountSnapshot(mounts: readonly Mount[], target: string): void {
-  mountAll(mounts, target);
+export async function mountSnapshot(mounts: readonly Mount[], target: string): Promise<void> {
+  await mountAllMapped(mounts, target);
 }
 
 /** Takes all mounts off `target`. */
@@ -18,7 +18,7 @@ export async function holdMounts(
   target: string,
   { signal }: { readonly signal: AbortSignal },
 ): Promise<void> {
-  mountAll(mounts, target);
+  await mountAllMapped(mounts, target);
   try {
     const { promise, resolve } = Promise.withResolvers<void>();
     if (signal.aborted) resolve();

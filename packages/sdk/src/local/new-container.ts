@@ -1,6 +1,6 @@
 /** Makes containers as containerd's Go client does: snapshot, spec, record, all under one lease. */
 import { isErrorClass, type RequestContext } from "@stevedore/base";
-import type { AnyValue, Container, Mount } from "@stevedore/core";
+import type { AnyValue, Container, Descriptor, Mount } from "@stevedore/core";
 import { Label } from "@stevedore/oci/annotations";
 import { chainId } from "@stevedore/oci/chain-id";
 import type { ImageConfig } from "@stevedore/oci/manifest";
@@ -11,6 +11,7 @@ import { platformManifest } from "../images/tree.ts";
 import { unpackImage } from "../images/unpack.ts";
 import { openLease } from "../lease.ts";
 import { jsonAny, SPEC_TYPE_URL, toJson } from "../spec/any.ts";
+import { GID_MAPPING_LABEL, UID_MAPPING_LABEL } from "./mapping-labels.ts";
 import type { OwnerMaps } from "./remapped-snapshot.ts";
 
 /** What a spec is made from. */
@@ -21,9 +22,29 @@ export interface SpecSource {
   readonly mounts?: Promise<readonly Mount[]>;
 }
 
+/** An image by its name, and whose platform it is to be for. */
+export interface ImageRequest {
+  readonly name: string;
+  readonly matcher: PlatformMatcher;
+}
+
+/** An image that was looked up, for making many containers of it without reading it each time. */
+export interface KnownImage extends ImageRequest {
+  readonly target: Descriptor;
+  readonly config: ImageConfig;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+/** Looks an image and its config up. @throws not-found */
+export async function resolveImage(client: Client, context: RequestContext, image: ImageRequest): Promise<KnownImage> {
+  const { target, labels } = await client.images.get(context, image.name);
+  const { config } = await platformManifest(client.content, context, { target, matcher: image.matcher });
+  return { ...image, target, config, labels };
+}
+
 export interface NewContainerOptions {
   readonly id: string;
-  readonly image?: { readonly name: string; readonly matcher: PlatformMatcher };
+  readonly image?: ImageRequest | KnownImage;
   readonly snapshotter: string;
   readonly snapshotLabels?: Readonly<Record<string, string>>;
   /** Gives the files to the ids outside the container's user namespace; absent: they keep their owners. */
@@ -100,13 +121,15 @@ async function fromImage(
   context: RequestContext,
   { options, image, leasing }: ImageSource,
 ): Promise<NewContainer> {
-  const { target, labels: imageLabels } = await client.images.get(context, image.name);
+  const known = "config" in image ? image : undefined;
+  const { target, labels: imageLabels } = known ?? (await client.images.get(context, image.name));
   const of = { target, matcher: image.matcher, snapshotter: options.snapshotter, syncFs: options.syncFs ?? false };
-  const { config } = await platformManifest(client.content, context, of);
+  const { config } = known ?? (await platformManifest(client.content, context, of));
   const leased = await leasing;
   const snapshotter = client.snapshotter(options.snapshotter);
-  const { id: key, owners, snapshotLabels: labels = {} } = options;
+  const { id: key, snapshotLabels: labels = {} } = options;
   const parent = chainId(config.rootfs.diff_ids);
+  const owners = options.owners ?? (await ownersToCopyFor(client, leased, options));
   const prepareOnce = async (): Promise<readonly Mount[]> => {
     if (owners === undefined) return snapshotter.prepare(leased, key, { parent, labels });
     const { prepareRemapped } = await import("./remapped-snapshot.ts");
@@ -133,6 +156,21 @@ async function fromImage(
     });
     throw error;
   }
+}
+
+/** The owners to give files of a copy for, where labels ask for a mapping that the snapshotter leaves to its clients. */
+async function ownersToCopyFor(
+  client: Client,
+  context: RequestContext,
+  { snapshotLabels = {}, snapshotter }: NewContainerOptions,
+): Promise<OwnerMaps | undefined> {
+  if (snapshotLabels[UID_MAPPING_LABEL] === undefined && snapshotLabels[GID_MAPPING_LABEL] === undefined)
+    return undefined;
+  const { labelledOwners } = await import("./remapped-snapshot.ts");
+  return labelledOwners(client, context, {
+    snapshotter: snapshotter === "" ? DEFAULT_SNAPSHOTTER : snapshotter,
+    labels: snapshotLabels,
+  });
 }
 
 interface Prepared {

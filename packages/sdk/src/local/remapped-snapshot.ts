@@ -1,13 +1,54 @@
 /** Snapshots for containers in a user namespace, whose files belong to the ids outside. */
-import { isErrorClass, type RequestContext } from "@stevedore/base";
+import { classified, isErrorClass, type RequestContext } from "@stevedore/base";
 import type { Mount, Snapshotter } from "@stevedore/core";
 import { withTempMount } from "@stevedore/os/mount";
 import { type IdRange, mapOwners } from "@stevedore/os/owners";
+import type { Client } from "../client.ts";
+import { GID_MAPPING_LABEL, UID_MAPPING_LABEL } from "./mapping-labels.ts";
 
 /** Which ids inside are which outside. */
 export interface OwnerMaps {
   readonly uid: readonly IdRange[];
   readonly gid: readonly IdRange[];
+}
+
+/** containerd's capabilities of snapshotters: it maps owners by itself; and, without that, nobody may copy for it. */
+const MAPS_OWNERS = "remap-ids";
+const ONLY_MAPS_OWNERS = "only-remap-ids";
+
+/**
+ * What a client has to do for labels that map owners: nothing (undefined) with a snapshotter that does it by itself, else a copy with these owners.
+ *
+ * @throws unknown in the peer's words where neither is possible; invalid-argument for labels that are no mapping.
+ */
+export async function labelledOwners(
+  client: Pick<Client, "introspection">,
+  context: RequestContext,
+  of: { readonly snapshotter: string; readonly labels: Readonly<Record<string, string>> },
+): Promise<OwnerMaps | undefined> {
+  const { snapshotter: name, labels } = of;
+  const filter = `type==io.containerd.snapshotter.v1, id==${name}`;
+  const capabilities = (await client.introspection.plugins(context, [filter]))[0]?.capabilities ?? [];
+  if (capabilities.includes(MAPS_OWNERS)) return undefined;
+  if (capabilities.includes(ONLY_MAPS_OWNERS)) {
+    throw new Error(
+      `snapshotter ${JSON.stringify(name)} doesn't support idmap mounts on this host, configure \`slow_chown\` to allow a slower and expensive fallback`,
+    );
+  }
+  return { uid: parseRanges(labels[UID_MAPPING_LABEL] ?? ""), gid: parseRanges(labels[GID_MAPPING_LABEL] ?? "") };
+}
+
+/** `container:host:size`, several joined by commas. @throws invalid-argument */
+function parseRanges(text: string): IdRange[] {
+  return text.split(",").map((part) => {
+    const [containerID, hostID, size] = (/^(\d+):(\d+):(\d+)$/.exec(part) ?? []).slice(1).map(Number);
+    if (containerID === undefined || hostID === undefined || size === undefined)
+      throw classified(
+        "invalid-argument",
+        `${JSON.stringify(text)} is no list of container:host:size: invalid argument`,
+      );
+    return { containerID, hostID, size };
+  });
 }
 
 /**

@@ -37,8 +37,9 @@ function readText(root: Root, path: string): string {
   }
 }
 
-// An overlay without its upper layer can be mounted beside the one the container will use.
-function readOnly(mount: Mount): Mount {
+// An overlay without its upper layer can be mounted beside the one the container will use. Whose the files are plays no part in reading them.
+function readOnly(given: Mount): Mount {
+  const mount = { ...given, options: given.options.filter((option) => !/^[ug]idmap=/.test(option)) };
   if (mount.type !== "overlay") {
     return { ...mount, options: [...mount.options.filter((option) => option !== "rw"), "ro"] };
   }

@@ -2,6 +2,7 @@
 // goes on, and it serves the next client. MINUTES bounds the time, SEED the order.
 import { expect, test } from "bun:test";
 import { ClassifiedError } from "@stevedore/base";
+import { fuzzing } from "@stevedore/base/test-fuzz";
 import * as fc from "fast-check";
 import { Content } from "../../gen/containerd/services/content/v1/content_pb.ts";
 import type { ByteChannel } from "../h2/byte-channel.ts";
@@ -16,8 +17,7 @@ import { messagePrefix } from "./message-reader.ts";
 import { createGrpcServer } from "./server.ts";
 
 /** Each of the two tests has half of the file's time. */
-const minutes = Number(process.env["MINUTES"] ?? "0.1") / 2;
-const seed = Number(process.env["SEED"] ?? "1") | 0;
+const { seed, interruptAfterTimeLimit: limitMs } = fuzzing(2);
 
 const METHODS = ["Info", "Read", "Write", "Delete", "Nope"];
 const STEP = fc.oneof(
@@ -68,7 +68,7 @@ test("N01 any session leaves the server serving", async () => {
     },
   });
   const content = createClient(Content, transport);
-  const end = Date.now() + minutes * 60_000;
+  const end = Date.now() + limitMs;
   let round = 0;
   do {
     await fc.assert(
@@ -128,7 +128,7 @@ test("N01 any session leaves the server serving", async () => {
 });
 
 test("N01 whatever a server sends, each call of a client ends with a class", async () => {
-  const end = Date.now() + minutes * 60_000;
+  const end = Date.now() + limitMs;
   let round = 0;
   do {
     await fc.assert(

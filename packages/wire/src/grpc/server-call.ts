@@ -1,5 +1,5 @@
-import type { DescMessage, Message, MessageShape } from "@bufbuild/protobuf";
-import { type ClassifiedError, classified, messageOf } from "@stevedore/base";
+import type { DescMessage, DescMethod, Message, MessageShape } from "@bufbuild/protobuf";
+import { type ClassifiedError, classified, messageOf, type Span } from "@stevedore/base";
 import { decodeMessage, encodeMessage } from "../codec.ts";
 import type { HeaderField } from "../h2/protocol.ts";
 import type { H2Stream, StreamAbort, StreamHandler } from "../h2/stream.ts";
@@ -13,14 +13,6 @@ import { MAX_DATE_MS, MAX_TIMER_MS } from "./limits.ts";
 import { messageParts } from "./message-parts.ts";
 import { messagePrefix } from "./message-reader.ts";
 
-/** A call as an observer sees it when it begins. */
-export interface ObservedCall {
-  readonly service: string;
-  readonly method: string;
-  readonly kind: "unary" | "client_streaming" | "server_streaming" | "bidi_streaming";
-  readonly peer: Peer;
-}
-
 /** A call as an observer sees it when it has ended. */
 export interface ObservedEnd {
   readonly status: Status;
@@ -30,8 +22,47 @@ export interface ObservedEnd {
   readonly sent: number;
 }
 
-/** Told of each call of a known method, for logs and metrics. Returns what to tell of its end. Must not throw. */
-export type CallObserver = (call: ObservedCall) => ((end: ObservedEnd) => void) | undefined;
+/** What is told of one call while it runs. Must not throw; costs what it does on every call. */
+export interface CallWatch {
+  /** A message of the client was read. */
+  received?(): void;
+  /** A message was handed to the connection. */
+  sent?(): void;
+  ended(end: ObservedEnd): void;
+  /** The call's span, for its handler. */
+  readonly span?: Span;
+}
+
+/** Told of each call of a known method, for logs, metrics and traces. Returns what to tell of it. Must not throw. */
+export type CallObserver = (method: DescMethod, call: CallContext) => CallWatch | undefined;
+
+/** Several observers as one; of those that have a span, the first counts. */
+export function observeWith(observers: readonly CallObserver[]): CallObserver | undefined {
+  const [only] = observers;
+  if (only === undefined || observers.length === 1) return only;
+  return (method, call) => {
+    const watches: CallWatch[] = [];
+    for (const observer of observers) {
+      const watch = observer(method, call);
+      if (watch !== undefined) watches.push(watch);
+    }
+    const [first] = watches;
+    if (first === undefined || watches.length === 1) return first;
+    const span = watches.find((watch) => watch.span !== undefined)?.span;
+    return {
+      received: () => {
+        for (const watch of watches) watch.received?.();
+      },
+      sent: () => {
+        for (const watch of watches) watch.sent?.();
+      },
+      ended: (end) => {
+        for (const watch of watches) watch.ended(end);
+      },
+      ...(span === undefined ? {} : { span }),
+    };
+  };
+}
 
 /** What the calls of one connection share. */
 export interface CallEnvironment {
@@ -63,7 +94,7 @@ export class ServerCall implements CallContext, StreamHandler {
   #answers: AsyncIterator<Message> | undefined;
   #headersSent = false;
   #done = false;
-  #observed: ((end: ObservedEnd) => void) | undefined;
+  #watch: CallWatch | undefined;
   #startedAt = 0;
   #received = 0;
   #sent = 0;
@@ -78,6 +109,10 @@ export class ServerCall implements CallContext, StreamHandler {
   get metadata(): Metadata {
     this.#metadata ??= metadataOf(this.#fields);
     return this.#metadata;
+  }
+
+  get span(): Span | undefined {
+    return this.#watch?.span;
   }
 
   get responseHeaders(): Metadata {
@@ -181,13 +216,7 @@ export class ServerCall implements CallContext, StreamHandler {
     }
     this.#handler = found;
     this.#startedAt = performance.now();
-    const { method } = found;
-    this.#observed = this.#environment.observer?.({
-      service: method.parent.typeName,
-      method: method.name,
-      kind: method.methodKind,
-      peer: this.peer,
-    });
+    this.#watch = this.#environment.observer?.(found.method, this);
     if (found.kind === "stream") void this.#runStream(found);
     return undefined;
   }
@@ -265,6 +294,7 @@ export class ServerCall implements CallContext, StreamHandler {
 
   #parse<D extends DescMessage>(schema: D, payload: Uint8Array): MessageShape<D> {
     this.#received++;
+    this.#watch?.received?.();
     try {
       return decodeMessage(schema, payload);
     } catch (cause) {
@@ -283,6 +313,7 @@ export class ServerCall implements CallContext, StreamHandler {
     }
     this.#sendHeaders();
     this.#sent++;
+    this.#watch?.sent?.();
     return this.#stream.sendData([messagePrefix(length), ...parts]);
   }
 
@@ -316,7 +347,7 @@ export class ServerCall implements CallContext, StreamHandler {
     }
     this.#inlet.fail(classified("canceled", "context canceled"));
     this.#inlet.free();
-    this.#observed?.({
+    this.#watch?.ended({
       status,
       durationMs: performance.now() - this.#startedAt,
       received: this.#received,

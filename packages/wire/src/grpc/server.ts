@@ -13,7 +13,7 @@ import { Budget } from "./inlet.ts";
 import { MAX_BUFFERED, MAX_CONNECTIONS, MAX_MESSAGE } from "./limits.ts";
 import { type CallEnvironment, type CallObserver, ServerCall } from "./server-call.ts";
 
-export type { CallObserver, ObservedCall, ObservedEnd } from "./server-call.ts";
+export { type CallObserver, type CallWatch, type ObservedEnd, observeWith } from "./server-call.ts";
 
 /** Limits of a server; each has its default beside `limits.ts`. */
 export interface GrpcLimits {

@@ -66,7 +66,7 @@ beforeAll(async () => {
     },
   });
   health.register(router);
-  server = createGrpcServer({ router, observer: () => (end) => ends.push(end) });
+  server = createGrpcServer({ router, observer: () => ({ ended: (end) => ends.push(end) }) });
   await server.serveUnix(join(folder, "s.sock"), { mode: 0o600 });
   transport = createGrpcTransport({ address: join(folder, "s.sock") });
   content = createClient(Content, transport);

@@ -10,6 +10,7 @@ import type {
   MessageInitShape,
   MessageShape,
 } from "@bufbuild/protobuf";
+import type { Span } from "@stevedore/base";
 import type { Metadata } from "./metadata.ts";
 
 /** Who is at the other end, as the kernel says it (SO_PEERCRED). Absent where the carrier cannot know. */
@@ -31,6 +32,8 @@ export interface CallContext {
   /** When the caller gives up; absent when it set no limit. */
   readonly deadline?: Date;
   readonly peer: Peer;
+  /** The span of this call; absent unless the server is traced. */
+  readonly span?: Span | undefined;
   /** Sent before the first response message; later changes have no effect. Carriers without headers drop them. */
   readonly responseHeaders: Metadata;
   /** Sent with the status. Carriers without trailers drop them. */
@@ -63,6 +66,8 @@ export interface CallOptions {
   readonly timeoutMs?: number;
   /** Request headers: a Metadata, or pairs. Keys are lowered. */
   readonly metadata?: Metadata | Readonly<Record<string, string | readonly string[]>>;
+  /** The span this call is made for: it gets one below it, and the server is told of that. Carriers without spans drop it. */
+  readonly span?: Span;
   /** Called with the response headers, once, before the first message. */
   readonly onHeaders?: (headers: Metadata) => void;
   /** Called with the trailers, once, also when the call fails with a status. */

@@ -1,7 +1,7 @@
+import { logLine } from "../../kit/log-line.ts";
 import { CONTAINER_FLAGS } from "../container-flags.ts";
 import { createFromFlags } from "../create-container.ts";
 import { ctrCommand } from "../define.ts";
-import { logLine } from "../log-line.ts";
 
 /** `ctr containers create` */
 export const command = ctrCommand({

@@ -2,9 +2,9 @@ import { classified, isErrorClass, messageOf } from "@stevedore/base";
 import { removeTaskFifos } from "@stevedore/sdk/local/task-streams";
 import type { Container, ProcessState } from "@stevedore/sdk/types";
 import { boolFlag } from "../../kit/flags.ts";
+import { logLine } from "../../kit/log-line.ts";
 import { ctrCommand } from "../define.ts";
 import type { Session } from "../globals.ts";
-import { logLine } from "../log-line.ts";
 
 /** `ctr containers delete` */
 export const command = ctrCommand({

@@ -3,6 +3,7 @@ import { momentText } from "@stevedore/base/moment";
 import { parseJson } from "@stevedore/oci/json-lossless";
 import type { AnyValue, Container } from "@stevedore/sdk/types";
 import { boolFlag } from "../../kit/flags.ts";
+import { anyTree, sortedMap } from "../any-tree.ts";
 import { ctrCommand } from "../define.ts";
 import { goJson, type JsonTree } from "../json.ts";
 
@@ -25,18 +26,11 @@ function specTree(spec: AnyValue): JsonTree {
   return parseJson(decodeText(spec.value));
 }
 
-function anyTree(any: AnyValue): JsonTree {
-  return {
-    type_url: any.typeUrl,
-    value: any.value.byteLength === 0 ? undefined : Buffer.from(any.value).toString("base64"),
-  };
-}
-
 function containerTree(container: Container, spec: JsonTree): JsonTree {
   const { options } = container.runtime;
   return {
     ID: container.id,
-    Labels: sorted(container.labels),
+    Labels: sortedMap(container.labels),
     Image: container.image,
     Runtime: { Name: container.runtime.name, Options: options === undefined ? null : anyTree(options) },
     SnapshotKey: container.snapshotKey,
@@ -47,8 +41,4 @@ function containerTree(container: Container, spec: JsonTree): JsonTree {
     SandboxID: container.sandbox,
     Spec: spec,
   };
-}
-
-function sorted(record: Readonly<Record<string, string>>): JsonTree {
-  return Object.fromEntries(Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1)));
 }

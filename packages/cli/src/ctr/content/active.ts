@@ -1,8 +1,8 @@
 import { durationFlag, stringFlag } from "../../kit/flags.ts";
 import { humanDuration, humanSize } from "../../kit/format.ts";
+import { logLine } from "../../kit/log-line.ts";
 import { tabwrite } from "../../kit/tabwriter.ts";
 import { ctrCommand } from "../define.ts";
-import { logLine } from "../log-line.ts";
 import { TAB_TABLE } from "./list.ts";
 
 /** `ctr content active` */

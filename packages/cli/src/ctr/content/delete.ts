@@ -1,6 +1,6 @@
 import { isErrorClass, messageOf } from "@stevedore/base";
+import { logLine } from "../../kit/log-line.ts";
 import { ctrCommand } from "../define.ts";
-import { logLine } from "../log-line.ts";
 
 /** `ctr content delete` */
 export const command = ctrCommand({

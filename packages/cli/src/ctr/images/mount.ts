@@ -61,7 +61,7 @@ When you are done, use the unmount command.`,
       ? await snapshotter.prepare(context, target, options)
       : await snapshotter.view(context, target, options);
     try {
-      mountSnapshot(mounts, target);
+      await mountSnapshot(mounts, target);
     } catch (error) {
       await snapshotter.remove(context, target).catch(() => undefined);
       throw error;

@@ -1,7 +1,7 @@
 import { isErrorClass, messageOf } from "@stevedore/base";
 import { boolFlag } from "../../kit/flags.ts";
+import { logLine } from "../../kit/log-line.ts";
 import { ctrCommand } from "../define.ts";
-import { logLine } from "../log-line.ts";
 
 /** `ctr namespaces remove` */
 export const command = ctrCommand({

@@ -9,22 +9,10 @@ export const command: CommandGroup<CtrGlobals> = {
     {
       names: ["run", "create", "c", "r"],
       usage: "run a new sandbox",
-      load: async () => (await import("../define.ts")).missingCommand("ctr sandboxes run", "the sandbox services"),
+      load: async () => (await import("./run.ts")).command,
     },
-    {
-      names: ["list", "ls"],
-      usage: "list sandboxes",
-      load: async () => (await import("../define.ts")).missingCommand("ctr sandboxes list", "the sandbox services"),
-    },
-    {
-      names: ["remove", "rm"],
-      usage: "remove sandboxes",
-      load: async () => (await import("../define.ts")).missingCommand("ctr sandboxes remove", "the sandbox services"),
-    },
-    {
-      names: ["info", "i"],
-      usage: "get info about a sandbox",
-      load: async () => (await import("../define.ts")).missingCommand("ctr sandboxes info", "the sandbox services"),
-    },
+    { names: ["list", "ls"], usage: "list sandboxes", load: async () => (await import("./list.ts")).command },
+    { names: ["remove", "rm"], usage: "remove sandboxes", load: async () => (await import("./remove.ts")).command },
+    { names: ["info", "i"], usage: "get info about a sandbox", load: async () => (await import("./info.ts")).command },
   ],
 };

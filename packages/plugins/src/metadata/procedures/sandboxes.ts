@@ -7,7 +7,6 @@ import {
   type NewSandbox,
   type Sandbox,
   validateIdentifier,
-  validateLabels,
 } from "@stevedore/core";
 import { decodeAny, decodeExtensions, decodeLabels, encodeExtensions, encodeLabels } from "../rows.ts";
 import { statement } from "../statement.ts";
@@ -43,6 +42,11 @@ export function sandboxOf(row: SandboxRow): Sandbox {
   };
 }
 
+/** In the peer's words. */
+export function sandboxNotFound(id: string): Error {
+  return classified("not-found", `bucket ${goQuote(id)} not found: not found`);
+}
+
 const select = statement<SandboxRow, [string, string]>("SELECT * FROM sandboxes WHERE namespace = ? AND id = ?");
 const write = statement<
   never,
@@ -70,10 +74,17 @@ const drop = statement<{ id: string }, [string, string]>(
 
 export function createSandbox(tx: Transaction, args: { readonly scope: Scope; readonly sandbox: NewSandbox }): Sandbox {
   const { scope, sandbox } = args;
-  validate(sandbox);
+  try {
+    validate(sandbox);
+  } catch (error) {
+    throw withContext("failed to validate sandbox", error);
+  }
   ensureNamespace(tx, scope.namespace);
   if (select(tx.db).get(scope.namespace, sandbox.id) !== null) {
-    throw classified("already-exists", `sandbox ${goQuote(sandbox.id)}: already exists`);
+    throw classified(
+      "already-exists",
+      `write error: sandbox bucket ${goQuote(sandbox.id)} already exists: already exists`,
+    );
   }
   const at = momentOfMicros(tx.now);
   return put(tx, scope.namespace, { ...sandbox, createdAt: at, updatedAt: at });
@@ -87,7 +98,10 @@ export function updateSandbox(
 ): Sandbox {
   const { scope, sandbox } = args;
   const row = select(tx.db).get(scope.namespace, sandbox.id);
-  if (row === null) throw classified("not-found", `sandbox ${goQuote(sandbox.id)}: not found`);
+  if (row === null) throw sandboxNotFound(sandbox.id);
+  if (args.fields.length === 0 && row.runtime !== sandbox.runtime.name) {
+    throw classified("invalid-argument", "sandbox.Runtime.Name field is immutable: invalid argument");
+  }
   const fields = args.fields.length === 0 ? REPLACED : args.fields;
   let { spec, ...merged } = sandboxOf(row);
   for (const path of fields) {
@@ -118,7 +132,7 @@ export function updateSandbox(
 
 export function deleteSandbox(tx: Transaction, args: { readonly scope: Scope; readonly id: string }): undefined {
   if (drop(tx.db).get(args.scope.namespace, args.id) === null) {
-    throw classified("not-found", `sandbox ${goQuote(args.id)}: not found`);
+    throw classified("not-found", `failed to delete sandbox ${goQuote(args.id)}: not found`);
   }
   tx.dirty();
 }
@@ -143,18 +157,14 @@ function put(tx: Transaction, namespace: string, sandbox: Sandbox): Sandbox {
   return { ...sandbox, labels };
 }
 
+// As the peer's, it takes labels of any length: CRI keeps annotations of pods in them.
 function validate(sandbox: NewSandbox): void {
   try {
     validateIdentifier(sandbox.id);
   } catch (error) {
-    throw withContext("sandbox.ID", error);
+    throw withContext("invalid sandbox ID", error);
   }
   if (Object.hasOwn(sandbox.extensions, "")) {
     throw classified("invalid-argument", "sandbox.Extensions keys must not be zero-length: invalid argument");
-  }
-  try {
-    validateLabels(sandbox.labels);
-  } catch (error) {
-    throw withContext("sandbox.Labels", error);
   }
 }

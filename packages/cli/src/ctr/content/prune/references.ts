@@ -1,8 +1,8 @@
 import { Label } from "@stevedore/oci/annotations";
 import { leaseId } from "@stevedore/sdk/lease";
 import { boolFlag } from "../../../kit/flags.ts";
+import { logLine } from "../../../kit/log-line.ts";
 import { ctrCommand } from "../../define.ts";
-import { logLine } from "../../log-line.ts";
 
 /** Long enough for the one call that follows; should it not come, the lease expires. */
 const LEASE_MS = 3_600_000;

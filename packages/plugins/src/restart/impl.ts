@@ -1,0 +1,1 @@
+export { RestartMonitor, type RestartMonitorOptions } from "./monitor.ts";

@@ -1,0 +1,216 @@
+// Debian 12's systemd: our unit as `make install` puts it, and runc's systemd cgroup driver. The unit's cases go on from each other.
+import { expect } from "bun:test";
+import { IMAGE } from "../harness/images.ts";
+import { ARCHIVE, guestWorld } from "../harness/vm/row.ts";
+
+const world = guestWorld({ kind: "systemd" });
+
+const MEMORY = 67_108_864;
+/** `until_true` and what the unit's cases ask for again and again. */
+const TOOLS = `
+until_true() { local n=0; until "$@"; do n=$((n + 1)); if [ $n -gt 600 ]; then echo "waited 60 s for: $*" >&2; return 1; fi; sleep 0.1; done; }
+main_pid() { systemctl show -p MainPID --value containerd; }
+active() { [ "$(systemctl is-active containerd)" = active ]; }
+status_of() { ctr tasks ls | awk -v id="$1" '$1 == id { print $3 }'; }
+`;
+
+world.plain(
+  "B01",
+  "make install: the unit is one systemd-analyze has nothing against",
+  { seconds: 5 },
+  async (guest) => {
+    const said = await guest.must(`tools/install.sh install 2>&1`);
+    expect(said).toContain("/usr/local/lib/systemd/system/containerd.service");
+    const verified = await guest.run("systemctl daemon-reload && systemd-analyze verify containerd.service");
+    expect(verified).toEqual({ code: 0, stdout: "", stderr: "" });
+  },
+);
+
+world.plain("B02", "systemctl start comes back when the daemon is ready to answer", { seconds: 6 }, async (guest) => {
+  await guest.must("systemctl start containerd", { timeoutMs: 200_000 });
+  expect(await guest.must("systemctl is-active containerd")).toBe("active\n");
+  expect(await guest.must("systemctl show -p Type -p SubState -p NotifyAccess containerd")).toBe(
+    "Type=notify\nNotifyAccess=main\nSubState=running\n",
+  );
+  // At once: nobody waits for the socket.
+  expect(await guest.must("ctr version")).toContain("Server:");
+});
+
+world.plain(
+  "B04",
+  "systemctl status: active (running), the main process, tasks, memory",
+  { seconds: 2 },
+  async (guest) => {
+    const status = await guest.must("systemctl status --no-pager containerd");
+    expect(status).toMatch(/Active: active \(running\)/);
+    expect(status).toMatch(/Main PID: \d+ \(containerd\)/);
+    expect(status).toMatch(/Tasks: \d+/);
+    expect(status).toMatch(/Memory: [\d.]+M/);
+  },
+);
+
+world.plain(
+  "B05",
+  "the unit's limits and score hold for the daemon, its cgroup is delegated, and a container has none of the score",
+  { seconds: 15 },
+  async (guest) => {
+    await guest.must(`ctr images import ${ARCHIVE} && ctr run -d ${IMAGE} web sleep 100000`, { timeoutMs: 300_000 });
+    const of = await guest.must(`${TOOLS}
+p=$(main_pid); cat /proc/$p/oom_score_adj; grep -E '^Max (processes|core file size)' /proc/$p/limits
+systemctl show -p Delegate -p KillMode -p TasksMax -p Restart containerd
+cat /proc/$(ctr tasks ls | awk '$1 == "web" { print $2 }')/oom_score_adj`);
+    expect(of).toMatch(/^-999\n/);
+    expect(of).toMatch(/^Max processes +unlimited +unlimited/m);
+    expect(of).toMatch(/^Max core file size +unlimited +unlimited/m);
+    for (const line of ["Delegate=yes", "KillMode=process", "TasksMax=infinity", "Restart=always"])
+      expect(of).toContain(`${line}\n`);
+    expect(of).toEndWith("\n0\n");
+  },
+);
+
+world.plain(
+  "B05 B07",
+  "kill -9 of the daemon: systemd starts it again, the container goes on, exec works, its exit status is told",
+  { seconds: 20 },
+  async (guest) => {
+    const said = await guest.must(
+      `${TOOLS}
+ctr run -d ${IMAGE} late sh -c 'until [ -e /go ]; do sleep 0.1; done; exit 9'
+p=$(main_pid); init=$(ctr tasks ls | awk '$1 == "web" { print $2 }'); late=$(ctr tasks ls | awk '$1 == "late" { print $2 }')
+kill -9 $p; touch /proc/$late/root/go
+again() { active && [ "$(main_pid)" != $p ] && [ "$(main_pid)" != 0 ]; }
+until_true again
+systemctl show -p NRestarts containerd
+[ "$init" = "$(ctr tasks ls | awk '$1 == "web" { print $2 }')" ] && echo same process
+status_of web; ctr tasks exec --exec-id e web echo from inside
+until_true test "$(status_of late)" = STOPPED
+ctr tasks delete late; echo "late: $?"; ctr containers delete late`,
+      { timeoutMs: 400_000 },
+    );
+    expect(said).toBe("NRestarts=1\nsame process\nRUNNING\nfrom inside\nlate: 9\n");
+  },
+);
+
+world.plain(
+  "B05 A13",
+  "systemctl restart: containers go on, and a changed configuration is in effect",
+  { seconds: 12 },
+  async (guest) => {
+    const said = await guest.must(
+      `${TOOLS}
+init=$(ctr tasks ls | awk '$1 == "web" { print $2 }')
+mkdir -p /etc/containerd; printf 'version = 3\\n[debug]\\n level = "debug"\\n' >/etc/containerd/config.toml
+systemctl restart containerd
+[ "$init" = "$(ctr tasks ls | awk '$1 == "web" { print $2 }')" ] && echo same process
+journalctl -u containerd -o cat _PID=$(main_pid) | grep -c level=debug | sed 's/^[1-9].*/debug lines/'`,
+      { timeoutMs: 300_000 },
+    );
+    expect(said).toBe("same process\ndebug lines\n");
+  },
+);
+
+world.plain(
+  "B06",
+  "MountFlags=slave: after a restart the live container has its root file system, and its mounts go with it",
+  { seconds: 25 },
+  async (guest) => {
+    const said = await guest.must(
+      `${TOOLS}
+mkdir -p /etc/systemd/system/containerd.service.d
+printf '[Service]\\nMountFlags=slave\\n' >/etc/systemd/system/containerd.service.d/slave.conf
+systemctl daemon-reload; systemctl restart containerd
+[ "$(readlink /proc/1/ns/mnt)" != "$(readlink /proc/$(main_pid)/ns/mnt)" ] && echo own mounts
+ctr run -d ${IMAGE} inner sleep 100000
+systemctl restart containerd
+for id in web inner; do status_of $id; ctr tasks exec --exec-id f $id cat /etc/hostname >/dev/null || ctr tasks exec --exec-id g $id ls /bin/busybox; done
+for id in web inner; do ctr tasks kill -s KILL $id; until_true test "$(status_of $id)" = STOPPED; ctr tasks delete $id >/dev/null 2>&1; ctr containers delete $id; done
+rm -r /etc/systemd/system/containerd.service.d; systemctl daemon-reload; systemctl restart containerd
+until_true sh -c '! pgrep -f containerd-shim >/dev/null'
+grep -c /run/containerd/ /proc/mounts; grep -c /run/containerd/ /proc/$(main_pid)/mounts; true`,
+      { timeoutMs: 500_000 },
+    );
+    expect(said.replaceAll("/bin/busybox\n", "")).toBe("own mounts\nRUNNING\nRUNNING\n0\n0\n");
+  },
+);
+
+world.plain(
+  "B05",
+  "systemctl stop ends the daemon alone; started again it has the container, which can be removed",
+  { seconds: 15 },
+  async (guest) => {
+    const said = await guest.must(
+      `${TOOLS}
+ctr run -d ${IMAGE} kept sleep 100000
+p=$(ctr tasks ls | awk '$1 == "kept" { print $2 }')
+systemctl stop containerd; systemctl is-active containerd; kill -0 $p && echo alive
+systemctl start containerd; status_of kept
+ctr tasks kill -s KILL kept; until_true test "$(status_of kept)" = STOPPED; ctr tasks delete kept >/dev/null 2>&1; ctr containers delete kept; ctr containers ls -q`,
+      { timeoutMs: 300_000 },
+    );
+    expect(said).toBe("inactive\nalive\nRUNNING\n");
+  },
+);
+
+world.plain(
+  "B03",
+  "systemctl enable: after a restart of the machine the daemon runs, and knows its containers",
+  { seconds: 40 },
+  async (guest) => {
+    await guest.must(
+      `ctr containers create ${IMAGE} boot sleep 100000 && ctr tasks start -d boot && systemctl enable containerd 2>/dev/null`,
+      { timeoutMs: 200_000 },
+    );
+    expect(await guest.must("systemctl is-enabled containerd")).toBe("enabled\n");
+    await guest.reboot();
+    const said = await guest.must(
+      `${TOOLS}
+until_true active; ctr containers ls -q; ctr tasks ls -q; ctr tasks start -d boot && status_of boot
+ctr tasks kill -s KILL boot; until_true test "$(status_of boot)" = STOPPED; ctr tasks delete boot >/dev/null 2>&1; ctr containers delete boot
+systemctl disable containerd 2>/dev/null; systemctl is-enabled containerd; systemctl stop containerd`,
+      { timeoutMs: 400_000 },
+    );
+    expect(said).toBe("boot\nRUNNING\ndisabled\n");
+  },
+);
+
+world.plain("B01", "make uninstall leaves no file of ours", { seconds: 3 }, async (guest) => {
+  await guest.must("tools/install.sh uninstall && systemctl daemon-reload");
+  expect(
+    await guest.must(
+      "find /usr/local -type f -not -name .keep -o -type l; systemctl list-unit-files 'containerd*' --no-legend",
+    ),
+  ).toBe("");
+});
+
+world.row(
+  "J13 F14",
+  "the systemd cgroup driver: a scope of the asked slice and name, with the limits as its properties, gone with the container",
+  { covers: ["flag:ctr run --runc-systemd-cgroup"], seconds: 15 },
+  async (t) => {
+    const run = `ctr run -d --runc-systemd-cgroup --cgroup "system.slice:stv:$id" --memory-limit ${MEMORY} $image $id sleep 1000`;
+    await t.must(run);
+    const scope = `stv-${t.id}.scope`;
+    expect(await t.must(`systemctl show -p ActiveState -p Slice -p MemoryMax ${scope}`)).toBe(
+      `Slice=system.slice\nMemoryMax=${MEMORY}\nActiveState=active`,
+    );
+    expect(await t.must('cat "/proc/$(pid "$id")/cgroup"')).toBe(`0::/system.slice/${scope}`);
+    expect(await t.must("ctr tasks metrics $id")).toMatch(RegExp(`memory\\.usage_limit +${MEMORY}`));
+    expect(await t.must("ctr tasks exec --exec-id e $id cat /proc/self/cgroup")).toBe(`0::/system.slice/${scope}`);
+    await t.must("ctr tasks pause $id");
+    expect(await t.must(`cat /sys/fs/cgroup/system.slice/${scope}/cgroup.freeze`)).toBe("1");
+    await t.must("ctr tasks resume $id");
+    // Over systemd too a daemon-reload does not take the limits away.
+    await t.must("systemctl daemon-reload");
+    expect(await t.must(`cat /sys/fs/cgroup/system.slice/${scope}/memory.max`)).toBe(String(MEMORY));
+    await t.must("ctr tasks kill -s KILL $id");
+    await t.must("stopped() { ctr tasks ls | grep -q STOPPED; }; until_true stopped");
+    expect((await t.sh("ctr tasks delete $id")).code).toBe(137);
+    expect(
+      await t.must(
+        `systemctl show -p LoadState ${scope}; ls -d /sys/fs/cgroup/system.slice/${scope} 2>/dev/null; true`,
+      ),
+    ).toBe("LoadState=not-found");
+  },
+);
+
+world.leavesNothing();
