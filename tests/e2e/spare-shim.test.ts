@@ -58,11 +58,16 @@ row("F31", "a spare shim ends with its daemon, and soon after one that was kille
   await t.daemon.launch();
 });
 
-row("F19", "spare = false keeps no shim ahead", {
-  ...ALONE,
-  config: { ours: '[plugins."io.containerd.shim.v1.manager".stevedore]\n  spare = false\n' },
-}, async (t) => {
-  await t.must("run", "--rm", await t.image(), t.id("a"), "true");
-  await Bun.sleep(2_500);
-  expect(await spares(t)).toEqual([]);
-});
+row(
+  "F19",
+  "spare = false keeps no shim ahead",
+  {
+    ...ALONE,
+    config: { ours: '[plugins."io.containerd.shim.v1.manager".stevedore]\n  spare = false\n' },
+  },
+  async (t) => {
+    await t.must("run", "--rm", await t.image(), t.id("a"), "true");
+    await Bun.sleep(2_500);
+    expect(await spares(t)).toEqual([]);
+  },
+);

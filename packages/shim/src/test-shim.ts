@@ -204,10 +204,7 @@ export class ShimBench implements AsyncDisposable {
       ...io,
       options: {
         typeUrl: OptionsSchema.typeName,
-        value: toBinary(
-          OptionsSchema,
-          create(OptionsSchema, { root: join(this.dir, "runc"), binaryName }),
-        ),
+        value: toBinary(OptionsSchema, create(OptionsSchema, { root: join(this.dir, "runc"), binaryName })),
       },
     });
     return pid;

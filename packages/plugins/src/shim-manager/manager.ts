@@ -58,7 +58,6 @@ import {
   bundleOf,
   createBundle,
   deleteBundle,
-  hideBundle,
   readBootstrap,
   readText,
   writeBootstrap,
@@ -70,9 +69,9 @@ import { apiRecord } from "./sandbox-address.ts";
 import type { SandboxHosts } from "./sandbox-shims.ts";
 import { type SharedKind, type SharedShim, SharedShims } from "./shared-shims.ts";
 import { type DeadExit, ShimBinary, type ShimCallSettings } from "./shim-binary.ts";
-import { SpareShim } from "./spare-shim.ts";
 import { isConnectionGone, ShimConnection, type TaskCall } from "./shim-client.ts";
 import { readShimLog, type ShimLogSink } from "./shim-log.ts";
+import { SpareShim } from "./spare-shim.ts";
 import { TaskEntry, TaskTable } from "./task-entry.ts";
 import { untilAborted } from "./until-aborted.ts";
 
@@ -205,7 +204,8 @@ export class ShimTaskManager implements LocalTaskManager {
     this.#log = options.log;
     const spare = new SpareShim({
       path: async () => {
-        if (this.#options.env["SCHED_CORE"] !== undefined || options.isolated?.(USUAL_RUNTIME) === true) return undefined;
+        if (this.#options.env["SCHED_CORE"] !== undefined || options.isolated?.(USUAL_RUNTIME) === true)
+          return undefined;
         const path = await this.#runtimePath(USUAL_RUNTIME);
         return (await this.#isOurs(path)) ? path : undefined;
       },
@@ -901,24 +901,14 @@ export class ShimTaskManager implements LocalTaskManager {
     entry.deleted = true;
     const tasks: Promise<unknown>[] = [
       ...(told === undefined ? [] : [untilAborted(told, AbortSignal.timeout(DELETE_EVENT_MS)).catch(() => undefined)]),
-      this.#hideBundle(entry),
+      deleteBundle(entry.bundle).catch((error: unknown) =>
+        this.#log.error("failed to delete bundle", { id: entry.id, error: messageOf(error) }),
+      ),
     ];
     if (this.#mayShutDown(entry)) tasks.push(this.#shutdown(entry, connection));
     await Promise.all(tasks);
     this.#table.remove(entry);
     connection.close();
-  }
-
-  /** Takes a bundle away; its files are removed after, which the caller need not wait for. */
-  async #hideBundle({ bundle, id }: TaskEntry): Promise<void> {
-    const failed = (error: unknown): void =>
-      this.#log.error("failed to delete bundle", { id, error: messageOf(error) });
-    try {
-      const { removed } = await hideBundle(bundle);
-      void this.#tracked(removed().catch(failed));
-    } catch (error) {
-      failed(error);
-    }
   }
 
   /** Whether a task's shim is its own: not a sandbox's, and not in common with others. */

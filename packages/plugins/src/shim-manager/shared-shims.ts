@@ -60,11 +60,7 @@ export class SharedShims {
    * A start is not ended by the signal: who gives up waits for it. Release the shim when the container has gone.
    *
    */
-  async acquire(
-    kind: SharedKind,
-    start: () => Promise<BootstrapRecord>,
-    signal: AbortSignal,
-  ): Promise<SharedShim> {
+  async acquire(kind: SharedKind, start: () => Promise<BootstrapRecord>, signal: AbortSignal): Promise<SharedShim> {
     const key = sharedKey(kind);
     this.#spare?.soon();
     for (;;) {
@@ -127,11 +123,7 @@ export class SharedShims {
     ]);
   }
 
-  async #start(
-    key: string,
-    kind: SharedKind,
-    start: () => Promise<BootstrapRecord>,
-  ): Promise<Slot> {
+  async #start(key: string, kind: SharedKind, start: () => Promise<BootstrapRecord>): Promise<Slot> {
     const { record, connection } = (await this.#spare?.take(kind)) ?? (await startOne(kind.namespace, start));
     this.#spare?.soon();
     const slot: Slot = { record, key, connection, users: 1, idle: undefined };

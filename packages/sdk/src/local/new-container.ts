@@ -142,7 +142,7 @@ async function fromImage(
       // The parent is what is not there: an image is unpacked when its first container is made.
       if (!isErrorClass(error, "not-found")) throw error;
       await unpackImage(client, leased, of);
-      return await prepareOnce();
+      return prepareOnce();
     }
   };
   const mounts = prepare();
