@@ -28,24 +28,29 @@ async function pidOf(t: Stage, id: string): Promise<number> {
 
 const ALONE = { casts: ["ours"], ownDaemon: true } as const;
 
-row("R01", "the first container of a namespace gets the shim that was started ahead", ALONE, async (t) => {
-  const image = await t.image();
-  const first = await untilSpare(t);
-  const [a, b] = [t.id("a"), t.id("b")];
-  await t.must("run", "-d", image, a, "sleep", "1000");
-  expect(await parentOf(await pidOf(t, a))).toBe(first);
-  await t.must("run", "-d", image, b, "sleep", "1000");
-  expect(await parentOf(await pidOf(t, b))).toBe(first);
-  const second = await untilSpare(t, [first]);
-  expect((await t.ctr("tasks", "exec", "--exec-id", "e", a, "echo", "hi")).stdout).toBe("hi\n");
-  // One that was stopped or killed while it waited is no loss.
-  process.kill(second, "SIGKILL");
-  const other = `${t.namespace}-b`;
-  t.daemon.use(other);
-  const ran = await t.daemon.ctr("ours", other, ["run", "--rm", "--null-io", image, t.id("c"), "true"]);
-  expect(ran.stderr).toContain("not found"); // the image is not in that namespace, and the answer comes at once
-  for (const id of [a, b]) await t.must("tasks", "rm", "--force", id);
-});
+row(
+  "R01",
+  "the first container of a namespace gets the shim that was started ahead",
+  { ...ALONE, covers: ["rpc:stevedore.shim.v1.Spare/Bind"] },
+  async (t) => {
+    const image = await t.image();
+    const first = await untilSpare(t);
+    const [a, b] = [t.id("a"), t.id("b")];
+    await t.must("run", "-d", image, a, "sleep", "1000");
+    expect(await parentOf(await pidOf(t, a))).toBe(first);
+    await t.must("run", "-d", image, b, "sleep", "1000");
+    expect(await parentOf(await pidOf(t, b))).toBe(first);
+    const second = await untilSpare(t, [first]);
+    expect((await t.ctr("tasks", "exec", "--exec-id", "e", a, "echo", "hi")).stdout).toBe("hi\n");
+    // One that was stopped or killed while it waited is no loss.
+    process.kill(second, "SIGKILL");
+    const other = `${t.namespace}-b`;
+    t.daemon.use(other);
+    const ran = await t.daemon.ctr("ours", other, ["run", "--rm", "--null-io", image, t.id("c"), "true"]);
+    expect(ran.stderr).toContain("not found"); // the image is not in that namespace, and the answer comes at once
+    for (const id of [a, b]) await t.must("tasks", "rm", "--force", id);
+  },
+);
 
 row("F31", "a spare shim ends with its daemon, and soon after one that was killed", ALONE, async (t) => {
   await untilSpare(t);

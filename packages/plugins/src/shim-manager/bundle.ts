@@ -1,4 +1,3 @@
-import { randomUUID } from "node:crypto";
 import { chmod, chown, mkdir, readFile, readlink, rename, rm, rmdir, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { classified, messageOf, withContext } from "@stevedore/base";
@@ -130,23 +129,11 @@ function member(value: JsonValue | undefined, key: string): JsonValue | undefine
   return isJsonObject(value) ? value[key] : undefined;
 }
 
-/** As {@link hideBundle}, with all of it gone. */
-export async function deleteBundle(bundle: Bundle): Promise<void> {
-  const hidden = await hideBundle(bundle);
-  await hidden.removed();
-}
-
-/** A bundle that nobody sees any more. */
-export interface HiddenBundle {
-  /** Removes its files. What is left when the daemon ends is removed by the next one. */
-  readonly removed: () => Promise<void>;
-}
-
 /**
- * Unmounts what is left at the rootfs and takes bundle and working folder away, each by a rename, so that nobody sees half of
- * one: the id can be used again. What is not there is fine.
+ * Unmounts what is left at the rootfs and removes bundle and working folder, each by a rename first, so that nobody sees
+ * half of one. What is not there is fine.
  */
-export async function hideBundle(bundle: Bundle): Promise<HiddenBundle> {
+export async function deleteBundle(bundle: Bundle): Promise<void> {
   const work = await readlink(join(bundle.path, BUNDLE_FILE.work)).catch(() => undefined);
   const rootfs = join(bundle.path, BUNDLE_FILE.rootfs);
   try {
@@ -161,12 +148,7 @@ export async function hideBundle(bundle: Bundle): Promise<HiddenBundle> {
       throw classified("unknown", `failed to remove bundle rootfs: ${messageOf(error)}`, { cause: error });
     }
   }
-  const hidden = await allOf([hide(bundle.path), ...(work === undefined ? [] : [hide(work)])]);
-  return {
-    removed: async () => {
-      await allOf(hidden.map((path) => (path === undefined ? Promise.resolve() : removeTree(path))));
-    },
-  };
+  await allOf([removeHidden(bundle.path), ...(work === undefined ? [] : [removeHidden(work)])]);
 }
 
 /** All results, or the first failure once all have ended. */
@@ -178,20 +160,17 @@ async function allOf<T>(work: readonly Promise<T>[]): Promise<T[]> {
   });
 }
 
-/** @returns the hidden path; undefined when there was nothing. */
-async function hide(path: string): Promise<string | undefined> {
+async function removeHidden(path: string): Promise<void> {
   const hidden = join(dirname(path), `.${path.slice(path.lastIndexOf("/") + 1)}`);
   try {
     await rename(path, hidden);
-    return hidden;
   } catch (error) {
-    if (isCode(error, "ENOENT")) return undefined;
+    if (isCode(error, "ENOENT")) return;
     if (!isCode(error, "ENOTEMPTY") && !isCode(error, "EEXIST")) throw error;
+    await removeTree(hidden); // of a crash half-way through an earlier one
+    await rename(path, hidden);
   }
-  // One of the same name is on its way out.
-  const another = `${hidden}.${randomUUID()}`;
-  await rename(path, another);
-  return another;
+  await removeTree(hidden);
 }
 
 /** How a shim is reached, as kept in the bundle. */

@@ -58,7 +58,6 @@ import {
   bundleOf,
   createBundle,
   deleteBundle,
-  hideBundle,
   readBootstrap,
   readText,
   writeBootstrap,
@@ -921,24 +920,14 @@ export class ShimTaskManager implements LocalTaskManager {
     entry.deleted = true;
     const tasks: Promise<unknown>[] = [
       ...(told === undefined ? [] : [untilAborted(told, AbortSignal.timeout(DELETE_EVENT_MS)).catch(() => undefined)]),
-      this.#hideBundle(entry),
+      deleteBundle(entry.bundle).catch((error: unknown) =>
+        this.#log.error("failed to delete bundle", { id: entry.id, error: messageOf(error) }),
+      ),
     ];
     if (this.#mayShutDown(entry)) tasks.push(this.#shutdown(entry, connection));
     await Promise.all(tasks);
     this.#table.remove(entry);
     connection.close();
-  }
-
-  /** Takes a bundle away; its files are removed after, which the caller need not wait for. */
-  async #hideBundle({ bundle, id }: TaskEntry): Promise<void> {
-    const failed = (error: unknown): void =>
-      this.#log.error("failed to delete bundle", { id, error: messageOf(error) });
-    try {
-      const { removed } = await hideBundle(bundle);
-      void this.#tracked(removed().catch(failed));
-    } catch (error) {
-      failed(error);
-    }
   }
 
   /** Whether a task's shim is its own: not a sandbox's, and not in common with others. */
