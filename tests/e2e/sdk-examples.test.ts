@@ -171,6 +171,23 @@ for (const maker of ["debian", "ours"] satisfies Maker[]) {
       async () => expect(await example("10-leases")).toBe("lease holds snapshots/overlayfs\ncollected\n"),
       LIMIT_MS,
     );
+    // Debian's containerd is older than sandboxes.
+    test.skipIf(maker === "debian")(
+      "11 sandboxes",
+      async () => expect(await example("11-sandboxes")).toBe("shim SANDBOX_READY true\nexit status 0\n"),
+      LIMIT_MS,
+    );
+
+    test(
+      "12 event log",
+      async () =>
+        expect(await example("12-event-log")).toBe(
+          maker === "ours"
+            ? "event /namespaces/create at a cursor\nevent /namespaces/delete at a cursor\n"
+            : "this daemon keeps no log\n",
+        ),
+      LIMIT_MS,
+    );
 
     test(
       "the packed root export runs on Node 22, installed from its tarball",

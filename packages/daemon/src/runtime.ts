@@ -65,8 +65,13 @@ export async function startShimManager(request: ShimManagerRequest): Promise<Shi
   const sandboxes = new SandboxShims({
     ...common,
     folders: folders(`${PluginType.sandboxController}.shim`),
+    store,
     tasks: {
+      get calls() {
+        return tasks.calls;
+      },
       has: (caller, id) => tasks.has(caller, id),
+      adopts: (path) => tasks.adopts(path),
       endTasksAt: (namespace, address) => tasks.endTasksAt(namespace, address),
     },
   });
@@ -77,6 +82,7 @@ export async function startShimManager(request: ShimManagerRequest): Promise<Shi
     sandboxes: { store, hosts: sandboxes },
     keeper: workerCommand("keeper"),
     adopt: own["adopt"] !== false,
+    spare: own["spare"] !== false,
     isolated: isolatedRuntimes(own["isolated"]),
   });
   sandboxes.load();
@@ -93,7 +99,9 @@ function isolatedRuntimes(given: unknown): (runtime: string) => boolean {
 }
 
 function shimEnvironment(extra: readonly string[]): Record<string, string> {
-  const env = pickEnvironment(SHIM_ENVIRONMENT);
+  // Shims that trace are told by the same variables as the daemon.
+  const otel = Object.keys(process.env).filter((name) => name.startsWith("OTEL_"));
+  const env = pickEnvironment([...SHIM_ENVIRONMENT, ...otel]);
   // Bun raises the limit of open files; shims and containers get what this daemon was started with.
   const { soft, hard } = inheritedNofile();
   env[NOFILE_VARIABLE] = `${soft}:${hard}`;

@@ -20,8 +20,11 @@ import {
   type ShimContext,
   settledWithin,
 } from "./process.ts";
+import type { Removal } from "./removal.ts";
 import { DEFAULT_RUNTIME_ROOT, NO_STDIO, type RestoreCall, RuntimeClient } from "./runc/client.ts";
-import { isMissingContainer, killError, RuntimeError, runtimeError } from "./runc/errors.ts";
+import { alreadyFinished, isMissingContainer, killError, RuntimeError, runtimeError } from "./runc/errors.ts";
+import { type KnownState, knownState } from "./runc/known-state.ts";
+import { releaseInit, removeState, signalInit } from "./runc/shortcuts.ts";
 import { ProcessConsole, withConsoleSocket } from "./stdio/console.ts";
 import { type Adoption, adoptProcessIo, openProcessIo, type ProcessIo } from "./stdio/process-io.ts";
 import type { StdioNames } from "./stdio/target.ts";
@@ -85,6 +88,8 @@ export class InitProcess implements ContainerProcess {
   #pid = 0;
   #end: ProcessEnd | undefined;
   #streams: ProcessStreams | undefined;
+  /** What the runtime keeps of it; undefined of a runtime that is called for everything. */
+  #known: Promise<KnownState | undefined> | undefined;
   /** The client was done with its input before there were streams (a container restored at its start). */
   #stdinDone = false;
 
@@ -107,7 +112,12 @@ export class InitProcess implements ContainerProcess {
   /** Makes the container: its init waits for {@link InitProcess.start}. @throws what the runtime said */
   static async create(request: InitRequest, shim: ShimContext): Promise<InitProcess> {
     const init = new InitProcess(request, shim);
-    await init.#create();
+    try {
+      await init.#create();
+    } catch (error) {
+      if (shim.deposits.enabled) await (await import("./removal.ts")).removeHalfMade(init.#removal());
+      throw error;
+    }
     return init;
   }
 
@@ -175,7 +185,9 @@ export class InitProcess implements ContainerProcess {
       const state = this.#state;
       switch (state.kind) {
         case "created":
-          await this.#call("OCI runtime start failed", () => this.runtime.start(this.id));
+          await this.#shortly(releaseInit, () =>
+            this.#call("OCI runtime start failed", () => this.runtime.start(this.id)),
+          );
           break;
         case "created-checkpoint":
           await this.#restore(state.restore);
@@ -243,9 +255,14 @@ export class InitProcess implements ContainerProcess {
       if (this.#state.kind === "deleted") {
         throw classified("not-found", "cannot kill a deleted process: not found");
       }
-      await this.runtime.kill(this.id, signal, all).catch((error: unknown) => {
-        throw killError(error);
-      });
+      if (this.#state.kind === "stopped" && !all && (await this.#known)?.privatePids === true) throw alreadyFinished();
+      const byRuntime = async (): Promise<void> => {
+        await this.runtime.kill(this.id, signal, all).catch((error: unknown) => {
+          throw killError(error);
+        });
+      };
+      const running = !all && (this.#state.kind === "running" || this.#state.kind === "created");
+      await (running ? this.#shortly((known) => signalInit(known, signal), byRuntime) : byRuntime());
     });
   }
 
@@ -261,7 +278,9 @@ export class InitProcess implements ContainerProcess {
       if (kind === "deleted") throw classified("not-found", "cannot delete a deleted process: not found");
       await this.#closeStreams();
       try {
-        await this.runtime.delete(this.id, false, AbortSignal.timeout(DELETE_MS));
+        const byRuntime = (): Promise<void> => this.runtime.delete(this.id, false, AbortSignal.timeout(DELETE_MS));
+        // Before init has been reaped runc has a word to say on it.
+        await (this.#end === undefined ? byRuntime() : this.#shortly(removeState, byRuntime));
       } catch (error) {
         // A runtime that has forgotten it already (after a checkpoint) is fine; we still hold its streams.
         if (!isMissingContainer(error)) await this.#removeByForce(error);
@@ -336,7 +355,11 @@ export class InitProcess implements ContainerProcess {
       error: messageOf(error),
     });
     const { removeByForce } = await import("./removal.ts");
-    await removeByForce({ id: this.id, bundle: this.#request.bundle, runtime: this.runtime, cgroup: undefined, log });
+    await removeByForce(this.#removal());
+  }
+
+  #removal(): Removal {
+    return { id: this.id, bundle: this.#request.bundle, runtime: this.runtime, cgroup: undefined, log: this.#shim.log };
   }
 
   #refusal(verb: string, kind: InitState["kind"]): Error {
@@ -372,6 +395,14 @@ export class InitProcess implements ContainerProcess {
         this.runtime.create(this.id, { ...call, ...streams }),
       ),
     );
+    // Read while the client comes back to start it.
+    this.#known = knownState(this.runtime.settings, this.id, this.#pid);
+  }
+
+  /** Does what runc would, when that is known to be all there is to it; else has the runtime do it. */
+  async #shortly(short: (known: KnownState) => Promise<boolean>, byRuntime: () => Promise<void>): Promise<void> {
+    const known = await this.#known;
+    if (known === undefined || !(await short(known))) await byRuntime();
   }
 
   async #restore(restore: Omit<RestoreCall, "consoleSocket" | "stdio">): Promise<void> {
@@ -486,6 +517,7 @@ export async function openStreams(
   options: StreamOptions,
   call: (streams: { readonly consoleSocket?: string; readonly stdio: ProcessIo["stdio"] }) => Promise<void>,
 ): Promise<ProcessStreams> {
+  options.kept.flush();
   if (options.names.terminal) {
     return withConsoleSocket(options.env, async (socket) => {
       await call({ consoleSocket: socket.path, stdio: NO_STDIO });
@@ -493,6 +525,7 @@ export async function openStreams(
     });
   }
   const io = await openProcessIo(options);
+  options.kept.flush();
   try {
     await call({ stdio: io.stdio });
   } catch (error) {

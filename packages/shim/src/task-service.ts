@@ -145,7 +145,7 @@ export class TaskService {
         this.#shim,
       );
       this.#containers.set(id, container);
-      this.#links?.add(id);
+      this.#links?.add(id, container.bundle);
       const { pid } = container.init;
       this.#events.send("TaskCreate", {
         containerId: id,
@@ -180,7 +180,7 @@ export class TaskService {
       if (found === undefined) return { adopted: false, pid: 0, lost: [] };
       const { container, lost } = found;
       this.#containers.set(id, container);
-      this.#links?.add(id);
+      this.#links?.add(id, bundle);
       for (const what of lost) this.#shim.log.warn("lost with the shim that died", { id, what });
       const { pid } = container.init;
       if (found.startUntold) this.#events.send("TaskStart", { containerId: id, pid });
@@ -188,8 +188,7 @@ export class TaskService {
         if (end === undefined) container.watchAdopted(exec, (ended) => this.#sendExit(container, exec.id, ended));
         else if (!told) this.#sendExit(container, exec.id, end);
       }
-      if (found.end === undefined) this.#watchInit(container);
-      else if (!found.told) this.#sendExit(container, "", found.end);
+      if (found.end === undefined || !found.told) this.#watchInit(container, found.end);
       if (container.init.status !== "stopped") {
         container.watchOom(() => this.#events.send("TaskOOM", { containerId: id }));
       }
@@ -377,14 +376,15 @@ export class TaskService {
     return (await this.#container(target.id)).process(target.execId);
   }
 
-  #watchInit(container: Container): void {
-    void this.#untilInitEnds(container).catch((error: unknown) =>
+  /** @param known its end, when it is over already. */
+  #watchInit(container: Container, known?: ProcessEnd): void {
+    void this.#untilInitEnds(container, known).catch((error: unknown) =>
       this.#shim.log.error("failed to handle the exit of init", { id: container.id, error: messageOf(error) }),
     );
   }
 
-  async #untilInitEnds(container: Container): Promise<void> {
-    const end = await container.init.untilExit();
+  async #untilInitEnds(container: Container, known?: ProcessEnd): Promise<void> {
+    const end = known ?? (await container.init.untilExit());
     if (await container.initEnded(end)) this.#sendExit(container, "", end);
   }
 

@@ -12,6 +12,8 @@ import {
   messageOf,
   type RequestContext,
   requireNamespace,
+  type Span,
+  traced,
   withContext,
 } from "@stevedore/base";
 import { anyToProto } from "@stevedore/convert/any";
@@ -56,6 +58,7 @@ import {
   bundleOf,
   createBundle,
   deleteBundle,
+  hideBundle,
   readBootstrap,
   readText,
   writeBootstrap,
@@ -65,10 +68,11 @@ import { KeeperLink } from "./keeper-link.ts";
 import { type RuntimeSearch, resolveRuntime } from "./runtime-path.ts";
 import { apiRecord } from "./sandbox-address.ts";
 import type { SandboxHosts } from "./sandbox-shims.ts";
-import { type SharedShim, SharedShims } from "./shared-shims.ts";
+import { type SharedKind, type SharedShim, SharedShims } from "./shared-shims.ts";
 import { type DeadExit, ShimBinary, type ShimCallSettings } from "./shim-binary.ts";
 import { isConnectionGone, ShimConnection, type TaskCall } from "./shim-client.ts";
 import { readShimLog, type ShimLogSink } from "./shim-log.ts";
+import { SpareShim } from "./spare-shim.ts";
 import { TaskEntry, TaskTable } from "./task-entry.ts";
 import { untilAborted } from "./until-aborted.ts";
 
@@ -108,6 +112,8 @@ export interface ShimManagerOptions extends BundleFolders, ShimCallSettings, Run
   readonly adopt?: boolean;
   /** Whether a runtime's containers get a shim of their own each. */
   readonly isolated?: (runtime: string) => boolean;
+  /** Whether a shim is started ahead for the next namespace that needs one. Default false. */
+  readonly spare?: boolean;
   /** Whether a shim binary can be shared by containers; default: if it is this very program. */
   readonly sharesShims?: (path: string) => boolean;
 }
@@ -115,11 +121,18 @@ export interface ShimManagerOptions extends BundleFolders, ShimCallSettings, Run
 /** Annotations that group containers in one shim by the shim's own rule. */
 const GROUP_ANNOTATIONS = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
 
+/** The runtime whose shims are shared and kept ahead: clients' default. */
+const USUAL_RUNTIME = "io.containerd.runc.v2";
+
 /** Label or annotation of a container that is to have a shim of its own: "true". */
 const ISOLATED = "stevedore.isolated";
 
 /** How long a shim may take to take a container over, milliseconds: it waits for runtimes that the dead one has called. */
 const ADOPT_MS = 30_000;
+
+/** How often a container is tried to be taken over before what is left of it is cleaned up, and the first pause in between. */
+const ADOPT_ATTEMPTS = 4;
+const ADOPT_PAUSE_MS = 250;
 
 /** Bundles looked at together when the daemon starts: enough to hide a slow shim, few enough descriptors. */
 const LOAD_PARALLEL = 16;
@@ -168,6 +181,7 @@ export class ShimTaskManager implements LocalTaskManager {
   /** One change of a task at a time: delete and kill. */
   readonly #locks = new KeyedLock();
   readonly #shared: SharedShims;
+  readonly #spare: SpareShim | undefined;
   readonly #keeper: KeeperLink;
   readonly #stop = new AbortController();
   #scanned: Promise<void> = Promise.resolve();
@@ -183,6 +197,7 @@ export class ShimTaskManager implements LocalTaskManager {
       grpcAddress: options.grpcAddress,
       env: options.env,
       log: options.log,
+      replaced: () => this.#shared.retire(),
     });
     const { socket } = this.#keeper;
     this.#options = {
@@ -193,7 +208,19 @@ export class ShimTaskManager implements LocalTaskManager {
     };
     this.#timeouts = options.timeouts ?? DEFAULT_TIMEOUTS;
     this.#log = options.log;
-    this.#shared = new SharedShims(options.log);
+    const spare = new SpareShim({
+      path: async () => {
+        if (this.#options.env["SCHED_CORE"] !== undefined || options.isolated?.(USUAL_RUNTIME) === true)
+          return undefined;
+        const path = await this.#runtimePath(USUAL_RUNTIME);
+        return (await this.#isOurs(path)) ? path : undefined;
+      },
+      folder: "/",
+      settings: () => this.#options,
+      log: options.log,
+    });
+    this.#spare = options.spare === true ? spare : undefined;
+    this.#shared = new SharedShims(options.log, this.#spare);
   }
 
   /**
@@ -202,6 +229,7 @@ export class ShimTaskManager implements LocalTaskManager {
    */
   load(): void {
     void this.#keeper.client(); // there before the first task needs it
+    this.#spare?.soon();
     this.#following = this.#followExits();
     this.#scanned = this.#scan().catch((error: unknown) =>
       this.#log.error("loading tasks", { error: messageOf(error) }),
@@ -236,11 +264,14 @@ export class ShimTaskManager implements LocalTaskManager {
     const exists = (): Error => classified("already-exists", `task ${id}: already exists`);
     await this.#find(context, id);
     const key = `${namespace}/${id}`;
-    // The socket of its shim would be the sandbox's.
-    const sandbox = await this.#options.sandboxes?.hosts.has(context, id);
-    if (sandbox === true || this.#table.get(namespace, id) !== undefined || this.#creating.has(key)) throw exists();
+    if (this.#table.get(namespace, id) !== undefined || this.#creating.has(key)) throw exists();
     this.#creating.add(key);
-    const work = this.#create(context, { task, container, namespace }).finally(() => this.#creating.delete(key));
+    const make = async (): Promise<{ readonly pid: number }> => {
+      // Of a task and a sandbox of one id, whose shims would have one socket, at least one sees the other.
+      if ((await this.#options.sandboxes?.hosts.has(context, id)) === true) throw exists();
+      return this.#create(context, { task, container, namespace });
+    };
+    const work = make().finally(() => this.#creating.delete(key));
     return untilAborted(this.#tracked(work), context.signal);
   }
 
@@ -279,12 +310,22 @@ export class ShimTaskManager implements LocalTaskManager {
     }
     const lock = await this.#locks.acquire(`${namespace}/${containerId}`, context.signal);
     // It goes on when the caller has given up: half of a delete is a task that nobody sees and nobody ends.
-    return untilAborted(this.#tracked(this.#deleteHolding(lock, namespace, containerId)), context.signal);
+    return untilAborted(
+      this.#tracked(this.#deleteHolding(lock, { namespace, containerId, ...spanOf(context) })),
+      context.signal,
+    );
   }
 
-  async #deleteHolding(lock: Disposable, namespace: string, containerId: string): Promise<ExitRecord> {
+  async #deleteHolding(
+    lock: Disposable,
+    {
+      namespace,
+      containerId,
+      span,
+    }: { readonly namespace: string; readonly containerId: string; readonly span?: Span },
+  ): Promise<ExitRecord> {
     using _lock = lock;
-    const context = backgroundContext({ namespace });
+    const context = backgroundContext({ namespace, ...(span === undefined ? {} : { span }) });
     const { id } = await this.#options.containers.get(context, containerId);
     const entry = await this.#task(context, id);
     try {
@@ -333,8 +374,11 @@ export class ShimTaskManager implements LocalTaskManager {
   ): Promise<void> {
     using _lock = await this.#locks.acquire(`${requireNamespace(context)}/${containerId}`, context.signal);
     const entry = await this.#task(context, containerId);
-    await this.#call(context, entry, (task, options) =>
-      task.kill({ id: entry.id, execId, signal: signal.number, all: signal.all }, options),
+    await this.#call(
+      context,
+      entry,
+      (task, options) => task.kill({ id: entry.id, execId, signal: signal.number, all: signal.all }, options),
+      { insist: signal.number === SIGKILL },
     );
   }
 
@@ -503,7 +547,7 @@ export class ShimTaskManager implements LocalTaskManager {
     );
     let entry: TaskEntry;
     try {
-      entry = await this.#startShim(context, bundle, request);
+      entry = await traced(context, { name: "shim.start" }, async (inner) => this.#startShim(inner, bundle, request));
     } catch (error) {
       throw withContext("failed to start shim", error);
     }
@@ -523,7 +567,7 @@ export class ShimTaskManager implements LocalTaskManager {
           },
           callOptions,
         ),
-      {},
+      spanOf(context),
     );
     let pid: number;
     try {
@@ -624,17 +668,19 @@ export class ShimTaskManager implements LocalTaskManager {
     undo.defer(() => over.abort());
     const start = (): Promise<BootstrapRecord> =>
       this.#launch((cut) => binary.startShared(task.options ?? container.runtime.options, cut), context.signal);
-    const key = sharedKey(binary, bundle);
-    const shared = await this.#shared.acquire(key, bundle.namespace, start, context.signal).catch((error: unknown) => {
-      throw withContext("start failed", error);
-    });
+    const found = await this.#connectShared(await kindOf(binary, bundle), start, context.signal).catch(
+      (error: unknown) => {
+        throw withContext("start failed", error);
+      },
+    );
+    const { shared, connection } = found;
     undo.defer(() => this.#shared.release(shared));
+    undo.defer(() => connection.close());
     await Promise.all([
       writeFile(join(bundle.path, BUNDLE_FILE.shimBinary), binary.path, { mode: 0o600 }),
       writeFile(join(bundle.path, BUNDLE_FILE.shared), "", { mode: 0o600 }),
       writeBootstrap(bundle, shared.record),
     ]);
-    const connection = await ShimConnection.open(shared.record, bundle.namespace, context.signal);
     const entry = new TaskEntry(bundle, {
       binary,
       shim: { kind: "connected", connection },
@@ -645,6 +691,24 @@ export class ShimTaskManager implements LocalTaskManager {
     entry.over.signal.addEventListener("abort", () => over.abort(), { once: true });
     undo.move();
     return entry;
+  }
+
+  /** A shared shim and a connection to it. One that has died a moment ago is not yet known to have, so it is tried twice. */
+  async #connectShared(
+    kind: SharedKind,
+    start: () => Promise<BootstrapRecord>,
+    signal: AbortSignal,
+  ): Promise<{ readonly shared: SharedShim; readonly connection: ShimConnection }> {
+    for (let isLast = false; ; isLast = true) {
+      const shared = await this.#shared.acquire(kind, start, signal);
+      try {
+        return { shared, connection: await ShimConnection.open(shared.record, kind.namespace, signal) };
+      } catch (error) {
+        this.#shared.release(shared);
+        this.#shared.forget(shared.record.address);
+        if (isLast || signal.aborted) throw error;
+      }
+    }
   }
 
   /** Gives the shim back when the task leaves the table. */
@@ -684,6 +748,17 @@ export class ShimTaskManager implements LocalTaskManager {
       [path, this.#options.self].map((one) => realpath(one).catch(() => undefined)),
     );
     return shim !== undefined && shim === self;
+  }
+
+  /** How shims are called, for those that are not tasks'. */
+  get calls(): Pick<ShimCallSettings, "env" | "socketDir" | "runStart"> {
+    const { env, socketDir, runStart } = this.#options;
+    return { env, socketDir, ...(runStart === undefined ? {} : { runStart }) };
+  }
+
+  /** Whether another shim of this program takes over from one that died. */
+  async adopts(path: string): Promise<boolean> {
+    return this.#options.adopt !== false && (await this.#isOurs(path));
   }
 
   /** Whether there is a task of that id, or one is being made. */
@@ -820,10 +895,11 @@ export class ShimTaskManager implements LocalTaskManager {
       const connection = await this.#connection(entry, context.signal);
       let record: ExitRecord;
       try {
-        const answer = await connection.call((task, options) => task.delete({ id: entry.id }, options), {
+        const deleting = connection.call((task, options) => task.delete({ id: entry.id }, options), {
           signal: context.signal,
+          ...spanOf(context),
         });
-        record = exitRecord(entry.id, answer);
+        record = exitRecord(entry.id, await this.#orKillStuck(deleting, entry, connection));
       } catch (error) {
         if (isConnectionGone(error, connection)) {
           await this.#recovered(entry, connection, context.signal);
@@ -845,14 +921,24 @@ export class ShimTaskManager implements LocalTaskManager {
     entry.deleted = true;
     const tasks: Promise<unknown>[] = [
       ...(told === undefined ? [] : [untilAborted(told, AbortSignal.timeout(DELETE_EVENT_MS)).catch(() => undefined)]),
-      deleteBundle(entry.bundle).catch((error: unknown) =>
-        this.#log.error("failed to delete bundle", { id: entry.id, error: messageOf(error) }),
-      ),
+      this.#hideBundle(entry),
     ];
     if (this.#mayShutDown(entry)) tasks.push(this.#shutdown(entry, connection));
     await Promise.all(tasks);
     this.#table.remove(entry);
     connection.close();
+  }
+
+  /** Takes a bundle away; its files are removed after, which the caller need not wait for. */
+  async #hideBundle({ bundle, id }: TaskEntry): Promise<void> {
+    const failed = (error: unknown): void =>
+      this.#log.error("failed to delete bundle", { id, error: messageOf(error) });
+    try {
+      const { removed } = await hideBundle(bundle);
+      void this.#tracked(removed().catch(failed));
+    } catch (error) {
+      failed(error);
+    }
   }
 
   /** Whether a task's shim is its own: not a sandbox's, and not in common with others. */
@@ -915,13 +1001,13 @@ export class ShimTaskManager implements LocalTaskManager {
   /** Whether another shim has the task now. */
   async #adopt(entry: TaskEntry): Promise<boolean> {
     const { bundle, id } = entry;
-    if (this.#options.adopt === false || entry.sandboxed || !(await this.#isOurs(entry.binary.path))) return false;
+    if (!(await this.adopts(entry.binary.path))) return false;
     if ((await readText(join(bundle.path, BUNDLE_FILE.journal))) === undefined) return false;
     const before = entry.shim;
     const { promise, resolve } = Promise.withResolvers<void>();
     entry.shim = { kind: "adopting", settled: promise };
     try {
-      const connection = await this.#adoptInto(entry);
+      const connection = await this.#adoptPersistently(entry);
       if (connection === undefined) {
         entry.shim = before;
         return false;
@@ -939,32 +1025,50 @@ export class ShimTaskManager implements LocalTaskManager {
     }
   }
 
+  /** A container is at stake: what fails once (a new shim that dies too, a keeper that is just being replaced) is tried again. */
+  async #adoptPersistently(entry: TaskEntry): Promise<ShimConnection | undefined> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const connection = await this.#adoptInto(entry);
+        return connection;
+      } catch (error) {
+        if (attempt === ADOPT_ATTEMPTS || this.#stop.signal.aborted) throw error;
+        this.#log.warn("taking over the container of a dead shim failed, trying again", {
+          id: entry.id,
+          error: messageOf(error),
+        });
+        await Bun.sleep(attempt * ADOPT_PAUSE_MS);
+      }
+    }
+  }
+
   /** The connection to the shim that has taken a task over; undefined when there was nothing to take over. */
   async #adoptInto(entry: TaskEntry): Promise<ShimConnection | undefined> {
     const { bundle, binary, id } = entry;
     const { namespace } = bundle;
     const signal = AbortSignal.any([AbortSignal.timeout(ADOPT_MS), this.#stop.signal]);
+    if (entry.sandboxed) return this.#adoptIntoSandbox(entry, signal);
     if (entry.address !== undefined && answers(entry.address)) {
       // Only the connection was lost: two shims must never have one container.
       return ShimConnection.open(await readBootstrap(bundle), namespace, signal);
     }
     this.#removeSocket(entry);
+    if (entry.address !== undefined) this.#shared.forget(entry.address);
     const context = backgroundContext({ namespace });
     const container = await orNotFound(this.#options.containers.get(context, id));
     const options = container?.runtime.options;
     await using undo = new AsyncDisposableStack();
-    let record: BootstrapRecord;
+    let connection: ShimConnection;
     let shared: SharedShim | undefined;
     if ((await readText(join(bundle.path, BUNDLE_FILE.shared))) === undefined) {
-      record = await binary.start(options, signal);
+      connection = await ShimConnection.open(await binary.start(options, signal), namespace, signal);
     } else {
       const start = (): Promise<BootstrapRecord> => binary.startShared(options, signal);
-      shared = await this.#shared.acquire(sharedKey(binary, bundle), namespace, start, signal);
-      const slot = shared;
-      undo.defer(() => this.#shared.release(slot));
-      ({ record } = shared);
+      const found = await this.#connectShared(await kindOf(binary, bundle), start, signal);
+      ({ shared, connection } = found);
+      undo.defer(() => this.#shared.release(found.shared));
     }
-    const connection = await ShimConnection.open(record, namespace, signal);
+    const { record } = connection;
     undo.defer(() => connection.close());
     const { adopted, pid, lost } = await connection.adopt({ id, bundle: bundle.path }, { signal });
     if (!adopted) {
@@ -978,6 +1082,32 @@ export class ShimTaskManager implements LocalTaskManager {
     undo.move();
     this.#log.warn("another shim has taken over from one that died", { id, namespace, pid, lost: lost.join("; ") });
     return connection;
+  }
+
+  /** The same for a task of a sandbox: its shim is the sandbox's, which is replaced first. */
+  async #adoptIntoSandbox(entry: TaskEntry, signal: AbortSignal): Promise<ShimConnection | undefined> {
+    const { bundle, id } = entry;
+    const { namespace } = bundle;
+    const host = await this.#hostOf(bundle, signal);
+    if (host === undefined) return undefined;
+    const connection = await ShimConnection.open(host.record, namespace, signal);
+    await using undo = new AsyncDisposableStack();
+    undo.defer(() => connection.close());
+    const { adopted, pid, lost } = await connection.adopt({ id, bundle: bundle.path }, { signal });
+    if (!adopted) return undefined;
+    await writeBootstrap(bundle, host.record);
+    entry.address = host.record.address;
+    entry.last = { ...entry.last, pid };
+    undo.move();
+    this.#log.warn("the new shim of a sandbox has taken over a task", { id, namespace, pid, lost: lost.join("; ") });
+    return connection;
+  }
+
+  /** The shim of the sandbox that a bundle names, once it is known what it is; undefined when there is none. */
+  async #hostOf(bundle: Bundle, signal: AbortSignal): Promise<SandboxHost | undefined> {
+    const sandbox = (await readText(join(bundle.path, BUNDLE_FILE.sandbox))) ?? "";
+    const context = backgroundContext({ namespace: bundle.namespace, signal });
+    return this.#options.sandboxes?.hosts.find(context, sandbox);
   }
 
   /** Cleans up after a shim that is gone: its binary's delete, the bundle, and the events nobody else sends. */
@@ -1089,10 +1219,15 @@ export class ShimTaskManager implements LocalTaskManager {
     context: RequestContext,
     entry: TaskEntry,
     make: TaskCall<R>,
-    how: { readonly timeoutMs?: number; readonly done?: TaskCall<Promise<D | undefined>> } = {},
+    how: {
+      readonly timeoutMs?: number;
+      readonly done?: TaskCall<Promise<D | undefined>>;
+      /** A shim that does not answer is killed. */
+      readonly insist?: boolean;
+    } = {},
   ): Promise<Awaited<R> | D> {
-    const { timeoutMs, done } = how;
-    const limits = { signal: context.signal, ...(timeoutMs === undefined ? {} : { timeoutMs }) };
+    const { timeoutMs, done, insist = false } = how;
+    const limits = { signal: context.signal, ...(timeoutMs === undefined ? {} : { timeoutMs }), ...spanOf(context) };
     for (let again = false; ; again = true) {
       const connection = await this.#connection(entry, context.signal, timeoutMs);
       try {
@@ -1100,7 +1235,8 @@ export class ShimTaskManager implements LocalTaskManager {
           const before = await connection.call(done, limits);
           if (before !== undefined) return before;
         }
-        return await connection.call(make, limits);
+        const work = connection.call(make, limits);
+        return await (insist ? this.#orKillStuck(work, entry, connection) : work);
       } catch (error) {
         if (isConnectionGone(error, connection)) {
           if (entry.deleted) throw taskNotFound(entry.id, error);
@@ -1113,6 +1249,13 @@ export class ShimTaskManager implements LocalTaskManager {
           : classified(errorClassOf(error), messageOf(error), { cause: error });
       }
     }
+  }
+
+  async #orKillStuck<T>(work: Promise<T>, entry: TaskEntry, connection: ShimConnection): Promise<T> {
+    work.catch(() => undefined); // it may fail before anybody waits for it here
+    if (!(await this.#isOurs(entry.binary.path))) return work;
+    const { orKillStuck } = await import("./stuck-shim.ts");
+    return orKillStuck(work, { id: entry.id, connection, log: this.#log });
   }
 
   async #connection(entry: TaskEntry, signal: AbortSignal, timeoutMs: number = ADOPT_MS): Promise<ShimConnection> {
@@ -1231,6 +1374,12 @@ export class ShimTaskManager implements LocalTaskManager {
       await deleteBundle(bundle);
       return;
     }
+    if (entry.sandboxed) {
+      // Before its shim is looked for: the sandbox may be given another one, at the same address.
+      await this.#hostOf(bundle, AbortSignal.timeout(ADOPT_MS)).catch((error: unknown) =>
+        this.#log.debug("looking for the sandbox of a task", { id: entry.id, error: messageOf(error) }),
+      );
+    }
     let connection: ShimConnection;
     try {
       const record = await readBootstrap(bundle);
@@ -1256,6 +1405,11 @@ export class ShimTaskManager implements LocalTaskManager {
       const { taskPid } = await connection.call((task, options) => task.connect({ id: entry.id }, options), limit);
       entry.last = { ...entry.last, pid: taskPid };
       if (taskPid === 0 && !(await hasProcesses(connection, entry.id, limit))) {
+        if (entry.sandboxed && (await this.adopts(entry.binary.path))) {
+          const { adopted, pid } = await connection.adopt({ id: entry.id, bundle: bundle.path }, limit);
+          entry.last = { ...entry.last, pid };
+          if (adopted) return;
+        }
         this.#log.info("cleaning leaked shim process", { id: entry.id, namespace });
         await this.#remove(entry, connection);
       }
@@ -1339,6 +1493,11 @@ function answers(address: string): boolean {
   return isListening(address.startsWith(UNIX) ? address.slice(UNIX.length) : `@${address}`);
 }
 
+/** What a call to a shim is to carry on of the caller's trace. */
+function spanOf({ span }: RequestContext): { readonly span?: Span } {
+  return span === undefined ? {} : { span };
+}
+
 function settled(entry: TaskEntry): Promise<void> {
   return entry.shim.kind === "loading" ? entry.shim.settled : Promise.resolve();
 }
@@ -1377,9 +1536,13 @@ function checkpointIn(options: AnyValue | undefined): string {
   return fromBinary(OptionsSchema, options.value).criuImagePath;
 }
 
-/** What containers of one shim must have in common, besides what is the same for all shims of a daemon. */
-function sharedKey(binary: ShimBinary, { namespace }: Bundle): string {
-  return `${binary.path}\n${namespace}`;
+/**
+ * What containers of one shim must have in common: the very binary and the namespace. Address, environment, log level, cgroup and OOM
+ * score are the same for all that this daemon starts, and it shares none that another has started; the runtime's root is told with
+ * each container.
+ */
+async function kindOf(binary: ShimBinary, { namespace }: Bundle): Promise<SharedKind> {
+  return { path: binary.path, fileKey: await binary.fileKey(), namespace };
 }
 
 /** The answer, or undefined when there is no such thing. */
