@@ -99,7 +99,9 @@ unpack_peer() {
 
 unpack_docker() {
   unpack docker usr/sbin/dockerd "${docker_packages[@]}"
-  wrappers docker iptables:usr/sbin/xtables-legacy-multi ip6tables:usr/sbin/xtables-legacy-multi
+  local name names=()
+  for name in iptables ip6tables iptables-restore ip6tables-restore; do names+=("$name:usr/sbin/xtables-legacy-multi"); done
+  wrappers docker "${names[@]}"
   ln -sf ../usr/bin/docker ../usr/bin/docker-init ../usr/sbin/dockerd ../usr/sbin/docker-proxy build/docker/bin/
   build/docker/bin/dockerd --version >/dev/null
 }

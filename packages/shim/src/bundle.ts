@@ -19,6 +19,8 @@ export const BUNDLE = {
   /** The runtime binary's name on its own, kept for older shims' `delete`. */
   runtime: "runtime",
   initPid: "init.pid",
+  /** What criu is told beside its options, during a checkpoint or a restore. */
+  criuConfig: "criu.conf",
   runcLog: "log.json",
   /** FIFO of the shim's own log. */
   log: "log",

@@ -22,6 +22,9 @@ describe("criu's log", () => {
     expect(errorsIn("(00.1) Error (criu/util.c:642): exited, status=1\n")).toBe(
       "Error (criu/util.c:642): exited, status=1",
     );
+    expect(errorsIn("(1) Error (a.c:1): x\n(2) Error (b.c:2): y\n(3) Error (a.c:1): x\n")).toBe(
+      "Error (a.c:1): x; Error (b.c:2): y",
+    );
     expect(errorsIn("(00.1) Dumping finished successfully\n")).toBe("");
   });
 

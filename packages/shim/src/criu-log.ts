@@ -4,7 +4,7 @@ import { classified, messageOf } from "@stevedore/base/errors";
 const TAIL_BYTES = 64 << 10;
 
 /** Lines told: the first names the cause, the others what failed with it. */
-const MAX_LINES = 4;
+const MAX_LINES = 6;
 const MAX_LINE_LENGTH = 300;
 
 /**
@@ -30,7 +30,7 @@ export function errorsIn(text: string): string {
   }
   // A child's bare end comes before its cause in some versions, and says nothing.
   const telling = found.filter((line) => !/: exited, status=\d+$/.test(line));
-  return (telling.length > 0 ? telling : found).slice(0, MAX_LINES).join("; ");
+  return [...new Set(telling.length > 0 ? telling : found)].slice(0, MAX_LINES).join("; ");
 }
 
 /** The error with criu's own reason behind it, where its log gives one. The class stays unknown, as the runtime tells none. */

@@ -1,4 +1,4 @@
-import { copyFile, rm } from "node:fs/promises";
+import { copyFile, mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { classified, messageOf } from "@stevedore/base/errors";
 import type { ProcessName } from "@stevedore/keeper/protocol";
@@ -406,10 +406,13 @@ export class InitProcess implements ContainerProcess {
   }
 
   async #restore(restore: Omit<RestoreCall, "consoleSocket" | "stdio">): Promise<void> {
+    const { CRIU_CONFIG_VARIABLE, writeRestoreConfig } = await import("./criu-streams.ts");
+    const config = join(this.#request.bundle, BUNDLE.criuConfig);
+    const env = (await writeRestoreConfig(config, restore.imagePath)) ? { [CRIU_CONFIG_VARIABLE]: config } : {};
     try {
       await this.#shim.exits.expectingChild(() =>
         this.#withStreams("OCI runtime restore failed", (streams) =>
-          this.runtime.restore(this.id, { ...restore, ...streams }),
+          this.runtime.restore(this.id, { ...restore, ...streams, env }),
         ),
       );
     } catch (error) {
@@ -446,8 +449,20 @@ export class InitProcess implements ContainerProcess {
     const { bundle } = this.#request;
     const ownWork = options.workPath === "";
     const workPath = ownWork ? join(bundle, BUNDLE.work, "criu-work") : options.workPath;
+    const { CRIU_CONFIG_VARIABLE, externalStreams, keepStreams, writeDumpConfig } = await import("./criu-streams.ts");
+    // Those that cannot be listed (an older runtime, a paused one) are found at init.
+    const pids = await this.runtime.ps(this.id).catch(() => [this.#pid]);
+    const streams = await externalStreams(pids, this.names);
+    const config = join(bundle, BUNDLE.criuConfig);
+    if (streams.length > 0) {
+      await writeDumpConfig(config, streams);
+      // Before: after a checkpoint that ends the container nothing may fail any more.
+      await mkdir(path, { recursive: true, mode: 0o700 });
+      await keepStreams(path, streams);
+    }
     try {
       await this.runtime.checkpoint(this.id, {
+        ...(streams.length > 0 ? { env: { [CRIU_CONFIG_VARIABLE]: config } } : {}),
         imagePath: path,
         workPath,
         leaveRunning: !options.exit,

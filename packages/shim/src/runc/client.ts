@@ -65,12 +65,16 @@ export interface CheckpointCall {
   readonly fileLocks: boolean;
   readonly emptyNamespaces: readonly string[];
   readonly cgroupsMode: string;
+  /** More of criu's environment. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 export interface RestoreCall extends CreateCall {
   readonly imagePath: string;
   readonly workPath: string;
   readonly parentPath: string;
+  /** More of criu's environment. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 interface RunOptions {
@@ -79,6 +83,8 @@ interface RunOptions {
   readonly extraFds?: readonly number[];
   /** Kills the runtime. */
   readonly signal?: AbortSignal;
+  /** More of its environment. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** The global arguments of every call. */
@@ -195,11 +201,12 @@ export class RuntimeClient {
   }
 
   async checkpoint(id: string, call: CheckpointCall): Promise<void> {
-    await this.#run(checkpointArguments(id, call));
+    await this.#run(checkpointArguments(id, call), call.env === undefined ? {} : { env: call.env });
   }
 
   async restore(id: string, call: RestoreCall): Promise<void> {
-    await this.#run(restoreArguments(id, call), { stdio: call.stdio });
+    const { stdio, env } = call;
+    await this.#run(restoreArguments(id, call), { stdio, ...(env === undefined ? {} : { env }) });
   }
 
   /** What `features` says, as the JSON text. */
@@ -225,7 +232,7 @@ export class RuntimeClient {
     const cut = signal === undefined ? {} : { signal };
     // With stdio of its own the runtime's output is not ours to read: the container holds it after the runtime's end.
     const child = spawnChild([command, ...globalArguments(settings), ...args], {
-      env: settings.env,
+      env: { ...settings.env, ...options.env },
       extraFds,
       ...cut,
       killSignal: SIGKILL,
