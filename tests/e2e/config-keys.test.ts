@@ -476,6 +476,35 @@ row(
 
 row(
   "A27",
+  "a shim that does not answer is left out of the metrics after their time-out",
+  {
+    casts: ["ours"],
+    source: "containerd 2.3.4, core/metrics: ShimStatsRequestTimeout; 1.6 has no such key",
+    covers: ["config:timeouts.io.containerd.timeout.metrics.shimstats"],
+    config: both(TIMEOUT("metrics.shimstats", "5s")),
+  },
+  async (t) => {
+    const id = t.id("c");
+    await t.must("run", "-d", "--null-io", await t.image(), id, "sleep", "1000");
+    const shim = await shimOf(t, id);
+    process.kill(shim, "SIGSTOP");
+    try {
+      const ms = await took(async () => {
+        const asked = await t.ctr("tasks", "metrics", id);
+        expect(asked.code).toBe(1);
+        expect(asked.stderr).toContain("no metrics received");
+      });
+      // The default is 2 s.
+      expect(ms).toBeGreaterThan(4_500);
+      expect(ms).toBeLessThan(9_000);
+    } finally {
+      process.kill(shim, "SIGCONT");
+    }
+  },
+);
+
+row(
+  "A27",
   "a shim that does not answer a daemon that has just started is waited for by the load time-out",
   {
     casts: ["ours"],
