@@ -179,10 +179,10 @@ describe("createEventExchange()", () => {
     );
     expect(all).toHaveLength(312);
     const followed = exchange.replay(backgroundContext(), {
-        from: { kind: "after", cursor: all[309]?.cursor ?? "" },
-        filters: [],
-        follow: true,
-      });
+      from: { kind: "after", cursor: all[309]?.cursor ?? "" },
+      filters: [],
+      follow: true,
+    });
     const following = followed[Symbol.asyncIterator]();
     const nextTopic = async (): Promise<string> => {
       const next = await following.next();
