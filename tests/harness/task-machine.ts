@@ -384,12 +384,14 @@ export class Machine implements AsyncDisposable {
       await eventually(
         `${id} ${execId}`,
         async () => {
+          found = "not told";
           found = await this.#stateOf(id, execId);
           return found === wanted ? true : undefined;
         },
         5_000,
-      ).catch(() => {
-        throw new Error(`${when}: process "${execId}" of ${id} is ${found}, the model says ${wanted}`);
+      ).catch((error: unknown) => {
+        const why = `process "${execId}" of ${id} is ${found}, the model says ${wanted} (${messageOf(error)})`;
+        throw new Error(`${when}: ${why}`, { cause: error });
       });
     }
   }
