@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 demo_needs=(runc:runc busybox-static:busybox)
 test_needs=("${demo_needs[@]}" python3-grpcio:py:grpc strace:strace util-linux:setpriv iproute2:ip libdevmapper1.02.1:lib:libdevmapper.so.1.02.1)
 
-vm_needs=(qemu-system-x86:qemu-system-x86_64 busybox-static:busybox e2fsprogs:mkfs.ext4)
+vm_needs=(qemu-system-x86:qemu-system-x86_64 busybox-static:busybox e2fsprogs:mkfs.ext4 util-linux:setpriv)
 # The guest's system, with all these depend on: what Debian calls essential, as far as a test needs it, then what is tested with.
 # usr-is-merged stands for the package that would merge an old system, with perl.
 guest_packages=(

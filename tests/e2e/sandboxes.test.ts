@@ -344,10 +344,115 @@ for (const signal of ["SIGTERM", "SIGKILL"] as const) {
   );
 }
 
+/** Shims that died are not replaced, as in containerd. */
+const NO_ADOPTION = { ours: '[plugins."io.containerd.shim.v1.manager".stevedore]\n  adopt = false\n' };
+
 row(
   "N10",
-  "a sandbox whose shim is killed has ended, and so have its containers",
-  { casts: ["ours"], source: CONTROLLER },
+  "a sandbox whose shim is killed goes on in another one, with its containers",
+  { casts: ["ours"], source: CONTROLLER, covers: ["rpc:stevedore.shim.v1.Adoption/Adopt"] },
+  async (t) => {
+    const pod = await sandbox(t);
+    const [a, b] = [t.id("a"), t.id("b")];
+    await t.must(
+      "run",
+      "-d",
+      "--sandbox",
+      pod,
+      await t.image(),
+      a,
+      "sh",
+      "-c",
+      "while [ ! -e /go ]; do sleep 0.05; done; exit 17",
+    );
+    await t.must("run", "-d", "--sandbox", pod, await t.image(), b, "sleep", "1000");
+    const before = await tasks(t);
+    const events = t.start("events");
+    await Bun.sleep(400);
+    await withClient(t, async (client, context) => {
+      const controller = client.sandboxController("shim");
+      const { createdAt, pid: oldPid } = await controller.status(context, pod, { verbose: false });
+      let ended = false;
+      const waiting = controller.wait(context, pod).finally(() => {
+        ended = true;
+      });
+      const exit = client.tasks.wait(context, { containerId: a, execId: "" });
+      exit.catch(() => undefined);
+      await Bun.sleep(100);
+      process.kill(oldPid, "SIGKILL");
+      await eventually("another shim", async () => {
+        const { pid } = await controller.status(context, pod, { verbose: false });
+        return pid !== oldPid ? true : undefined;
+      });
+      expect(await controller.status(context, pod, { verbose: false })).toMatchObject({
+        state: "SANDBOX_READY",
+        createdAt,
+      });
+      expect(await tasks(t)).toEqual(before);
+      expect(await shims(t)).toHaveLength(1);
+      // They are its containers: new ones join, what ran is reached, exits are exact.
+      expect((await t.ctr("tasks", "exec", "--exec-id", "e", a, "touch", "/go")).code).toBe(0);
+      expect((await exit).exitStatus).toBe(17);
+      expect(
+        await t.ctr("run", "--rm", "--sandbox", pod, await t.image(), t.id("c"), "sh", "-c", "exit 4"),
+      ).toMatchObject({ code: 4 });
+      expect(ended).toBe(false);
+      await controller.stop(context, pod, { timeoutSecs: 0 });
+      expect((await waiting).exitStatus).toBe(0);
+    });
+    await t.must("sandboxes", "rm", pod);
+    expect([...(await tasks(t)).keys()]).toEqual([]);
+    const exits = events
+      .stdout()
+      .split("\n")
+      .filter((line) => line.includes(" /tasks/exit ") && line.includes(`"id":"${a}"`));
+    expect(exits).toHaveLength(1);
+    expect(events.stdout().split("/sandboxes/exit")).toHaveLength(2);
+    await events.stop();
+    await eventually("the shim to end", async () => ((await shims(t)).length === 0 ? true : undefined));
+    await expectNoBundles(t);
+  },
+);
+
+row(
+  "N10",
+  "daemon and shim of a sandbox are killed together, and the sandbox goes on",
+  { casts: ["ours"], source: CONTROLLER, ownDaemon: true },
+  async (t) => {
+    const pod = await sandbox(t);
+    const stopped = await sandbox(t, t.id("stopped"));
+    await withClient(t, (client, context) =>
+      client.sandboxController("shim").stop(context, stopped, { timeoutSecs: 0 }),
+    );
+    const id = t.id("a");
+    await t.must("run", "-d", "--sandbox", pod, await t.image(), id, "sleep", "1000");
+    const before = await tasks(t);
+    const old = await shims(t);
+    await t.daemon.stop("SIGKILL");
+    for (const shim of old) process.kill(shim, "SIGKILL");
+    await t.daemon.launch();
+    expect(await tasks(t)).toEqual(before);
+    expect(await stateOf(t, pod)).toBe("SANDBOX_READY");
+    // One that had been stopped still has been, and tells when.
+    expect(await stateOf(t, stopped)).toBe("SANDBOX_NOTREADY");
+    await withClient(t, async (client, context) => {
+      expect(await client.sandboxController("shim").wait(context, stopped)).toMatchObject({ exitStatus: 0 });
+    });
+    const now = await shims(t);
+    expect(now.filter((shim) => old.includes(shim))).toEqual([]);
+    expect(now).toHaveLength(2);
+    expect((await t.ctr("tasks", "exec", "--exec-id", "e", id, "true")).code).toBe(0);
+    await t.must("sandboxes", "rm", pod, stopped);
+    expect([...(await tasks(t)).keys()]).toEqual([]);
+    await eventually("the shims to end", async () => ((await shims(t)).length === 0 ? true : undefined));
+    await expectNoBundles(t);
+  },
+);
+
+row(
+  "N10",
+  "without adoption a sandbox whose shim is killed has ended, and so have its containers",
+  { casts: ["ours"], source: CONTROLLER, config: NO_ADOPTION },
   async (t) => {
     const pod = await sandbox(t);
     const id = t.id("a");
@@ -379,23 +484,13 @@ row(
     await t.must("sandboxes", "rm", pod);
     await sandbox(t, pod);
     await t.must("sandboxes", "rm", pod);
-  },
-);
-
-row(
-  "N10",
-  "a sandbox whose shim dies while the daemon is down is cleaned up after",
-  { casts: ["ours"], source: CONTROLLER, ownDaemon: true },
-  async (t) => {
-    const pod = await sandbox(t);
-    const id = t.id("a");
-    await t.must("run", "-d", "--sandbox", pod, await t.image(), id, "sleep", "1000");
-    const { pid = 0 } = (await tasks(t)).get(id) ?? {};
+    // The same while there is no daemon.
+    await sandbox(t, pod);
+    await t.must("tasks", "start", "-d", id);
     await t.daemon.stop("SIGKILL");
     for (const shim of await shims(t)) process.kill(shim, "SIGKILL");
     await t.daemon.launch();
     expect((await tasks(t)).size).toBe(0);
-    await eventually("its process to be gone", () => (existsSync(`/proc/${pid}`) ? undefined : true));
     expect(await stateOf(t, pod)).toBe("SANDBOX_NOTREADY");
     await expectNoBundles(t);
     await t.must("sandboxes", "rm", pod);

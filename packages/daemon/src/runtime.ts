@@ -65,8 +65,13 @@ export async function startShimManager(request: ShimManagerRequest): Promise<Shi
   const sandboxes = new SandboxShims({
     ...common,
     folders: folders(`${PluginType.sandboxController}.shim`),
+    store,
     tasks: {
+      get calls() {
+        return tasks.calls;
+      },
       has: (caller, id) => tasks.has(caller, id),
+      adopts: (path) => tasks.adopts(path),
       endTasksAt: (namespace, address) => tasks.endTasksAt(namespace, address),
     },
   });

@@ -13,6 +13,7 @@ import type {
 import { BUNDLE } from "./bundle.ts";
 import type { Container } from "./container.ts";
 import { settledWithin } from "./process.ts";
+import { readSandboxRecord, type SandboxRecord, writeSandboxRecord } from "./sandbox-record.ts";
 import { type TaskService, timestamp } from "./task-service.ts";
 
 /** Methods of the sandbox service. */
@@ -40,15 +41,18 @@ interface CreateRequest extends Target {
 }
 
 /** The life of a sandbox. There is no way back. */
-type Phase = "created" | "ready" | "stopped";
+type Phase = SandboxRecord["phase"];
 
-interface Sandbox extends CreateRequest {
+interface Sandbox extends Target {
+  readonly bundlePath: string;
+  readonly netnsPath: string;
+  readonly annotations: Readonly<Record<string, string>>;
   readonly createdAt: Date;
   readonly ended: PromiseWithResolvers<Date>;
   phase: Phase;
   exitedAt: Date | undefined;
   /** Where its rootfs is mounted; "" for none. */
-  readonly rootfsPath: string;
+  rootfsPath: string;
 }
 
 /** How clients of CRI name what a sandbox is. */
@@ -112,25 +116,32 @@ export class SandboxService {
     const sandbox: Sandbox = {
       sandboxId,
       bundlePath,
-      rootfs,
       netnsPath: request.netnsPath,
       annotations: request.annotations,
       createdAt: nowMoment(),
       ended: Promise.withResolvers(),
       phase: "created",
       exitedAt: undefined,
-      rootfsPath: rootfs.length === 0 ? "" : join(bundlePath, BUNDLE.rootfs),
+      rootfsPath: "",
     };
     // Before anything is waited for: of two that are asked for, one is too late.
     this.#sandbox = sandbox;
     try {
-      if (sandbox.rootfsPath !== "") {
+      const before = await readSandboxRecord(bundlePath);
+      if (before !== undefined) {
+        this.#sandbox = restored(sandbox, before);
+        return {};
+      }
+      if (rootfs.length > 0) {
+        sandbox.rootfsPath = join(bundlePath, BUNDLE.rootfs);
         await mkdir(sandbox.rootfsPath, { recursive: true, mode: 0o711 });
         mountAll(rootfs, sandbox.rootfsPath);
       }
+      await record(sandbox);
     } catch (error) {
       this.#sandbox = undefined;
-      throw classified("unknown", `mount rootfs of sandbox ${sandboxId}: ${messageOf(error)}`, { cause: error });
+      this.#unmount(sandbox);
+      throw classified("unknown", `make sandbox ${sandboxId}: ${messageOf(error)}`, { cause: error });
     }
     return {};
   }
@@ -140,7 +151,10 @@ export class SandboxService {
     if (sandbox.phase === "stopped") {
       throw classified("failed-precondition", `start sandbox ${sandboxId}: it has been stopped: failed precondition`);
     }
-    sandbox.phase = "ready";
+    if (sandbox.phase === "created") {
+      sandbox.phase = "ready";
+      await record(sandbox);
+    }
     return { pid: process.pid, createdAt: timestamp(sandbox.createdAt) };
   }
 
@@ -225,7 +239,11 @@ export class SandboxService {
     const { tasks } = this.#options;
     await tasks.settled();
     await Promise.all(tasks.containers.map((container) => this.#end(container, graceMs)));
-    sandbox.exitedAt ??= nowMoment();
+    if (sandbox.exitedAt === undefined) {
+      sandbox.exitedAt = nowMoment();
+      // Only now: a shim that dies while it stops leaves a sandbox that is to be stopped again.
+      await record(sandbox);
+    }
     sandbox.ended.resolve(sandbox.exitedAt);
   }
 
@@ -280,4 +298,18 @@ export class SandboxService {
     if (this.#sandbox?.sandboxId === id) return this.#sandbox;
     throw classified("not-found", `sandbox ${id}: not found`);
   }
+}
+
+/** A sandbox that a shim which died has left, as it was. */
+function restored(made: Sandbox, before: SandboxRecord): Sandbox {
+  const { mounted, ...kept } = before;
+  const sandbox = { ...made, ...kept, rootfsPath: mounted ? join(made.bundlePath, BUNDLE.rootfs) : "" };
+  if (kept.exitedAt !== undefined) sandbox.ended.resolve(kept.exitedAt);
+  return sandbox;
+}
+
+async function record(sandbox: Sandbox): Promise<void> {
+  const { bundlePath, createdAt, phase, exitedAt, netnsPath, annotations, rootfsPath } = sandbox;
+  const mounted = rootfsPath !== "";
+  await writeSandboxRecord(bundlePath, { createdAt, phase, exitedAt, netnsPath, annotations, mounted });
 }

@@ -4,7 +4,8 @@ import { readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fromBinary } from "@bufbuild/protobuf";
 import { MNT, unmountRecursive } from "@stevedore/os/mount";
-import { isAlive, processIdentity } from "@stevedore/os/process";
+import { isAlive, processIdentity, sendSignal } from "@stevedore/os/process";
+import { SIGKILL } from "@stevedore/os/signals";
 import { MetricsSchema as MetricsV1 } from "@stevedore/wire/gen/io/containerd/cgroups/v1/metrics_pb";
 import { MetricsSchema as MetricsV2 } from "@stevedore/wire/gen/io/containerd/cgroups/v2/metrics_pb";
 import { add } from "./sandbox-stats.ts";
@@ -134,7 +135,7 @@ describe.skipIf(!canRunContainers)("our shim as a sandbox (N10)", () => {
       bundlePath: host.bundle,
       rootfs: [{ type: "bind", source: join(bench.dir, "none"), options: ["rbind", "ro"] }],
     });
-    expect(await refusal(failed)).toContain("mount rootfs of sandbox pod");
+    expect(await refusal(failed)).toContain("make sandbox pod: ");
     await host.sandbox.createSandbox({
       sandboxId: "pod",
       bundlePath: host.bundle,
@@ -144,6 +145,44 @@ describe.skipIf(!canRunContainers)("our shim as a sandbox (N10)", () => {
     await host.sandbox.shutdownSandbox({ sandboxId: "pod" });
     expect(existsSync(join(rootfs, "mark"))).toBe(false);
     unmountRecursive(rootfs, { flags: MNT.DETACH });
+  });
+
+  test("a shim that is started in the bundle of one that died has its sandbox, as it was", async () => {
+    await using bench = await ShimBench.open(OUR_SHIM, 3);
+    const first = await bench.shim("pod", SLEEP);
+    await writeFile(join(bench.dir, "image/mark"), "");
+    await first.sandbox.createSandbox({
+      sandboxId: "pod",
+      bundlePath: first.bundle,
+      netnsPath: "/run/netns/x",
+      annotations: { note: "kept" },
+      rootfs: [{ type: "bind", source: join(bench.dir, "image"), options: ["rbind", "ro"] }],
+    });
+    await first.sandbox.startSandbox({ sandboxId: "pod" });
+    const before = await first.sandbox.sandboxStatus({ sandboxId: "pod" });
+    const again = async (old: TestContainer): Promise<TestContainer> => {
+      const identity = processIdentity(old.shimPid);
+      sendSignal(old.shimPid, SIGKILL);
+      await eventually(() => identity === undefined || !isAlive(identity));
+      return bench.again(old);
+    };
+    const second = await again(first);
+    // Only its name and place are told: the rest is remembered, and nothing is mounted twice.
+    await second.sandbox.createSandbox({ sandboxId: "pod", bundlePath: second.bundle });
+    expect(await second.sandbox.sandboxStatus({ sandboxId: "pod", verbose: true })).toMatchObject({
+      state: "SANDBOX_READY",
+      pid: second.shimPid,
+      createdAt: before.createdAt,
+      info: { netnsPath: "/run/netns/x", annotations: JSON.stringify({ note: "kept" }) },
+    });
+    await second.sandbox.stopSandbox({ sandboxId: "pod" });
+    const { exitedAt } = await second.sandbox.waitSandbox({ sandboxId: "pod" });
+    const third = await again(second);
+    await third.sandbox.createSandbox({ sandboxId: "pod", bundlePath: third.bundle });
+    expect(await third.sandbox.waitSandbox({ sandboxId: "pod" })).toMatchObject({ exitStatus: 0, exitedAt });
+    expect(await refusal(third.sandbox.startSandbox({ sandboxId: "pod" }))).toContain("it has been stopped");
+    await third.sandbox.shutdownSandbox({ sandboxId: "pod" });
+    expect(existsSync(join(third.bundle, "rootfs/mark"))).toBe(false);
   });
 
   test("calls out of turn and about others are refused, and harm nothing", async () => {

@@ -120,6 +120,16 @@ export class ShimBench implements AsyncDisposable {
     makeFifo(join(bundle, "log"));
     const log = openFifoBoth(join(bundle, "log"));
     this.#undo.defer(() => log.close());
+    return this.#connect(id, bundle);
+  }
+
+  /** Starts another shim for a container, or a sandbox, whose shim has died. */
+  async again({ id, bundle }: TestContainer): Promise<TestContainer> {
+    return this.#connect(id, bundle);
+  }
+
+  async #connect(id: string, bundle: string): Promise<TestContainer> {
+    const { dir } = this;
     const started = await runCommand(
       [
         ...this.#command,

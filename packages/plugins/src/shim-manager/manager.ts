@@ -243,11 +243,14 @@ export class ShimTaskManager implements LocalTaskManager {
     const exists = (): Error => classified("already-exists", `task ${id}: already exists`);
     await this.#find(context, id);
     const key = `${namespace}/${id}`;
-    // The socket of its shim would be the sandbox's.
-    const sandbox = await this.#options.sandboxes?.hosts.has(context, id);
-    if (sandbox === true || this.#table.get(namespace, id) !== undefined || this.#creating.has(key)) throw exists();
+    if (this.#table.get(namespace, id) !== undefined || this.#creating.has(key)) throw exists();
     this.#creating.add(key);
-    const work = this.#create(context, { task, container, namespace }).finally(() => this.#creating.delete(key));
+    const make = async (): Promise<{ readonly pid: number }> => {
+      // Of a task and a sandbox of one id, whose shims would have one socket, at least one sees the other.
+      if ((await this.#options.sandboxes?.hosts.has(context, id)) === true) throw exists();
+      return this.#create(context, { task, container, namespace });
+    };
+    const work = make().finally(() => this.#creating.delete(key));
     return untilAborted(this.#tracked(work), context.signal);
   }
 
@@ -726,6 +729,17 @@ export class ShimTaskManager implements LocalTaskManager {
     return shim !== undefined && shim === self;
   }
 
+  /** How shims are called, for those that are not tasks'. */
+  get calls(): Pick<ShimCallSettings, "env" | "socketDir" | "runStart"> {
+    const { env, socketDir, runStart } = this.#options;
+    return { env, socketDir, ...(runStart === undefined ? {} : { runStart }) };
+  }
+
+  /** Whether another shim of this program takes over from one that died. */
+  async adopts(path: string): Promise<boolean> {
+    return this.#options.adopt !== false && (await this.#isOurs(path));
+  }
+
   /** Whether there is a task of that id, or one is being made. */
   async has(context: RequestContext, id: string): Promise<boolean> {
     const entry = await this.#find(context, id);
@@ -956,7 +970,7 @@ export class ShimTaskManager implements LocalTaskManager {
   /** Whether another shim has the task now. */
   async #adopt(entry: TaskEntry): Promise<boolean> {
     const { bundle, id } = entry;
-    if (this.#options.adopt === false || entry.sandboxed || !(await this.#isOurs(entry.binary.path))) return false;
+    if (!(await this.adopts(entry.binary.path))) return false;
     if ((await readText(join(bundle.path, BUNDLE_FILE.journal))) === undefined) return false;
     const before = entry.shim;
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -1002,6 +1016,7 @@ export class ShimTaskManager implements LocalTaskManager {
     const { bundle, binary, id } = entry;
     const { namespace } = bundle;
     const signal = AbortSignal.any([AbortSignal.timeout(ADOPT_MS), this.#stop.signal]);
+    if (entry.sandboxed) return this.#adoptIntoSandbox(entry, signal);
     if (entry.address !== undefined && answers(entry.address)) {
       // Only the connection was lost: two shims must never have one container.
       return ShimConnection.open(await readBootstrap(bundle), namespace, signal);
@@ -1036,6 +1051,32 @@ export class ShimTaskManager implements LocalTaskManager {
     undo.move();
     this.#log.warn("another shim has taken over from one that died", { id, namespace, pid, lost: lost.join("; ") });
     return connection;
+  }
+
+  /** The same for a task of a sandbox: its shim is the sandbox's, which is replaced first. */
+  async #adoptIntoSandbox(entry: TaskEntry, signal: AbortSignal): Promise<ShimConnection | undefined> {
+    const { bundle, id } = entry;
+    const { namespace } = bundle;
+    const host = await this.#hostOf(bundle, signal);
+    if (host === undefined) return undefined;
+    const connection = await ShimConnection.open(host.record, namespace, signal);
+    await using undo = new AsyncDisposableStack();
+    undo.defer(() => connection.close());
+    const { adopted, pid, lost } = await connection.adopt({ id, bundle: bundle.path }, { signal });
+    if (!adopted) return undefined;
+    await writeBootstrap(bundle, host.record);
+    entry.address = host.record.address;
+    entry.last = { ...entry.last, pid };
+    undo.move();
+    this.#log.warn("the new shim of a sandbox has taken over a task", { id, namespace, pid, lost: lost.join("; ") });
+    return connection;
+  }
+
+  /** The shim of the sandbox that a bundle names, once it is known what it is; undefined when there is none. */
+  async #hostOf(bundle: Bundle, signal: AbortSignal): Promise<SandboxHost | undefined> {
+    const sandbox = (await readText(join(bundle.path, BUNDLE_FILE.sandbox))) ?? "";
+    const context = backgroundContext({ namespace: bundle.namespace, signal });
+    return this.#options.sandboxes?.hosts.find(context, sandbox);
   }
 
   /** Cleans up after a shim that is gone: its binary's delete, the bundle, and the events nobody else sends. */
@@ -1302,6 +1343,12 @@ export class ShimTaskManager implements LocalTaskManager {
       await deleteBundle(bundle);
       return;
     }
+    if (entry.sandboxed) {
+      // Before its shim is looked for: the sandbox may be given another one, at the same address.
+      await this.#hostOf(bundle, AbortSignal.timeout(ADOPT_MS)).catch((error: unknown) =>
+        this.#log.debug("looking for the sandbox of a task", { id: entry.id, error: messageOf(error) }),
+      );
+    }
     let connection: ShimConnection;
     try {
       const record = await readBootstrap(bundle);
@@ -1327,6 +1374,11 @@ export class ShimTaskManager implements LocalTaskManager {
       const { taskPid } = await connection.call((task, options) => task.connect({ id: entry.id }, options), limit);
       entry.last = { ...entry.last, pid: taskPid };
       if (taskPid === 0 && !(await hasProcesses(connection, entry.id, limit))) {
+        if (entry.sandboxed && (await this.adopts(entry.binary.path))) {
+          const { adopted, pid } = await connection.adopt({ id: entry.id, bundle: bundle.path }, limit);
+          entry.last = { ...entry.last, pid };
+          if (adopted) return;
+        }
         this.#log.info("cleaning leaked shim process", { id: entry.id, namespace });
         await this.#remove(entry, connection);
       }

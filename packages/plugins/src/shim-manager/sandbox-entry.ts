@@ -6,7 +6,7 @@ import type { ShimConnection } from "./shim-client.ts";
 
 /** What is known of a sandbox's shim. */
 export type SandboxShimState =
-  /** Found on disk at the daemon's start; `settled` resolves when it is known what it is. */
+  /** Found on disk at the daemon's start, or its shim has died; `settled` resolves when it is known what becomes of it. */
   | { readonly kind: "loading"; readonly settled: Promise<void> }
   | { readonly kind: "connected"; readonly connection: ShimConnection }
   | { readonly kind: "gone" };
@@ -24,6 +24,8 @@ export class SandboxEntry {
   told = false;
   /** Where its shim listens, once that is known. */
   address: string | undefined;
+  /** Resolves when what follows the end of the current shim is done; replaced with each new one. */
+  recovery: PromiseWithResolvers<void> = Promise.withResolvers();
   /** Ends when it leaves the table. */
   readonly over = new AbortController();
   readonly #gone = Promise.withResolvers<SandboxExit>();
@@ -57,10 +59,7 @@ export class SandboxEntry {
   get connection(): ShimConnection {
     if (this.shim.kind === "connected") return this.shim.connection;
     if (this.shim.kind === "gone") throw sandboxNotFound(this.id);
-    throw classified(
-      "unavailable",
-      `sandbox ${this.id}: its shim has not answered since the daemon started: unavailable`,
-    );
+    throw classified("unavailable", `sandbox ${this.id}: its shim does not answer yet: unavailable`);
   }
 }
 

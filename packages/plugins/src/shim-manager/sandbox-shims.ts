@@ -27,6 +27,7 @@ import {
   type SandboxMetric,
   type SandboxPlatform,
   type SandboxStatus,
+  type SandboxStore,
 } from "@stevedore/core";
 import { KeyedLock } from "@stevedore/core/keyed-lock";
 import { removeTree } from "@stevedore/os/blocking";
@@ -56,7 +57,7 @@ import { untilAborted } from "./until-aborted.ts";
 
 /** What tasks need to know of sandboxes. */
 export interface SandboxHosts {
-  /** How to reach a sandbox's shim, and the program that it is. */
+  /** How to reach a sandbox's shim, and the program that it is; waits while one that died is replaced. */
   find(
     context: RequestContext,
     id: string,
@@ -68,6 +69,8 @@ export interface SandboxHosts {
 export interface SandboxShimsOptions extends ShimCallSettings, RuntimeSearch {
   /** `<state>/io.containerd.sandbox.controller.v1.shim` and the same under the root. */
   readonly folders: BundleFolders;
+  /** Tells what a runtime is started with again. */
+  readonly store: Pick<SandboxStore, "get">;
   readonly events: Pick<EventExchange, "publish">;
   readonly timeouts: ShimTimeouts;
   /** Where shims' own logs go; default the daemon's stderr, as in the peer. */
@@ -75,6 +78,10 @@ export interface SandboxShimsOptions extends ShimCallSettings, RuntimeSearch {
   readonly tasks: {
     /** Whether there is a task of that id, whose shim would have the sandbox's socket. */
     has(context: RequestContext, id: string): Promise<boolean>;
+    /** How shims of tasks are called: those of sandboxes as well. */
+    readonly calls: Pick<ShimCallSettings, "env" | "socketDir" | "runStart">;
+    /** Whether another shim of this program takes over from one that died. */
+    adopts(path: string): Promise<boolean>;
     /** Ends and deletes the tasks that live in the shim at an address. */
     endTasksAt(namespace: string, address: string): Promise<void>;
   };
@@ -89,6 +96,12 @@ const MAX_ENDS = 1_024;
 const NOT_READY = "SANDBOX_NOTREADY";
 
 const UNIX = "unix://";
+
+/** How long a shim may take to take a sandbox over, milliseconds: as for tasks. */
+const ADOPT_MS = 30_000;
+
+/** What our shim keeps of its sandbox in the bundle. */
+const RECORD_FILE = "sandbox.json";
 
 /** Bundles looked at together when the daemon starts. */
 const LOAD_PARALLEL = 16;
@@ -151,7 +164,7 @@ export class SandboxShims implements SandboxController, SandboxHosts {
     context: RequestContext,
     id: string,
   ): Promise<{ readonly record: BootstrapRecord; readonly binaryPath: string } | undefined> {
-    const entry = await this.#find(context, id);
+    const entry = await this.#find(context, id, ADOPT_MS);
     return entry === undefined ? undefined : { record: entry.connection.record, binaryPath: entry.binary.path };
   }
 
@@ -159,13 +172,16 @@ export class SandboxShims implements SandboxController, SandboxHosts {
     const namespace = requireNamespace(context);
     const { id } = request.sandbox;
     const key = sandboxKey(namespace, id);
-    const taken = (await this.#options.tasks.has(context, id)) || (await this.#find(context, id)) !== undefined;
-    if (taken || this.#creating.has(key)) {
-      throw classified("already-exists", `sandbox ${id} already running: already exists`);
-    }
+    const exists = (): Error => classified("already-exists", `sandbox ${id} already running: already exists`);
+    if ((await this.#find(context, id)) !== undefined || this.#creating.has(key)) throw exists();
     this.#creating.add(key);
+    const make = async (): Promise<void> => {
+      // Only now: of a sandbox and a task that are asked for together, at least one sees the other.
+      if (await this.#options.tasks.has(context, id)) throw exists();
+      await this.#create(context, request, namespace);
+    };
     // It goes on when the caller has given up, and is undone then: half of a create is a shim that nobody knows.
-    const work = this.#create(context, request, namespace).finally(() => this.#creating.delete(key));
+    const work = make().finally(() => this.#creating.delete(key));
     await untilAborted(this.#tracked(work), context.signal);
   }
 
@@ -223,7 +239,7 @@ export class SandboxShims implements SandboxController, SandboxHosts {
     const path = await resolveRuntime(runtime.name, this.#options).catch((error: unknown) => {
       throw withContext("failed to resolve runtime path", error);
     });
-    const binary = new ShimBinary(path, bundle, this.#options);
+    const binary = this.#binary(path, bundle);
     const over = new AbortController();
     readShimLog(bundle, { sink: this.#shimLog, signal: over.signal, log: this.#log });
     try {
@@ -240,6 +256,10 @@ export class SandboxShims implements SandboxController, SandboxHosts {
       over.abort();
       throw error;
     }
+  }
+
+  #binary(path: string, bundle: Bundle): ShimBinary {
+    return new ShimBinary(path, bundle, { ...this.#options, ...this.#options.tasks.calls });
   }
 
   async start(context: RequestContext, id: string): Promise<SandboxInstance> {
@@ -286,7 +306,7 @@ export class SandboxShims implements SandboxController, SandboxHosts {
         client.stopSandbox({ sandboxId: id, timeoutSecs }, options),
       );
     } catch (error) {
-      if (isErrorClass(error, "not-found") || isErrorClass(error, "unavailable")) return;
+      if (isErrorClass(error, "not-found")) return; // it has ended meanwhile
       throw withContext("failed to stop sandbox", error);
     }
     const exit = await this.#exitOf(entry);
@@ -315,18 +335,23 @@ export class SandboxShims implements SandboxController, SandboxHosts {
       if (ended === undefined) throw sandboxNotFound(id);
       return ended;
     }
-    const { connection } = entry;
-    try {
-      const answer = await connection.endlessSandbox(
-        (client, options) => client.waitSandbox({ sandboxId: id }, options),
-        { signal: context.signal },
-      );
-      const exit = sandboxExitFromProto(answer);
-      await this.#tell(entry, exit);
-      return exit;
-    } catch (error) {
-      if (isConnectionGone(error, connection)) return untilAborted(entry.gone, context.signal);
-      throw withContext(`failed to wait sandbox ${id}`, asClassified(error));
+    for (;;) {
+      const { connection } = entry;
+      try {
+        const answer = await connection.endlessSandbox(
+          (client, options) => client.waitSandbox({ sandboxId: id }, options),
+          { signal: context.signal },
+        );
+        const exit = sandboxExitFromProto(answer);
+        await this.#tell(entry, exit);
+        return exit;
+      } catch (error) {
+        if (!isConnectionGone(error, connection)) {
+          throw withContext(`failed to wait sandbox ${id}`, asClassified(error));
+        }
+        await this.#recovered(entry, connection, context.signal);
+        if (entry.shim.kind === "gone") return entry.gone;
+      }
     }
   }
 
@@ -417,21 +442,32 @@ export class SandboxShims implements SandboxController, SandboxHosts {
     await Promise.resolve();
   }
 
-  /** A call of a sandbox's shim; a connection that is gone means that the sandbox is. */
+  /** A call of a sandbox's shim. One that was cut off by the shim's death is made again when another has taken over. */
   async #call<T>(
     entry: SandboxEntry,
     signal: AbortSignal,
     make: (client: SandboxClient, options: CallOptions) => Promise<T>,
     timeoutMs?: number,
   ): Promise<T> {
-    const { connection } = entry;
-    try {
-      return await connection.callSandbox(make, { signal, ...(timeoutMs === undefined ? {} : { timeoutMs }) });
-    } catch (error) {
-      if (!isConnectionGone(error, connection)) throw asClassified(error);
-      if (!entry.quiet) await untilAborted(entry.gone, signal);
-      throw sandboxNotFound(entry.id, error);
+    for (;;) {
+      const { connection } = entry;
+      try {
+        return await connection.callSandbox(make, { signal, ...(timeoutMs === undefined ? {} : { timeoutMs }) });
+      } catch (error) {
+        if (!isConnectionGone(error, connection)) throw asClassified(error);
+        if (entry.quiet) throw sandboxNotFound(entry.id, error);
+        await this.#recovered(entry, connection, signal);
+        if (entry.shim.kind === "gone") throw sandboxNotFound(entry.id, error);
+      }
     }
+  }
+
+  /** Resolves when what follows the end of a connection is done. */
+  async #recovered(entry: SandboxEntry, connection: ShimConnection, signal: AbortSignal): Promise<void> {
+    if (entry.shim.kind === "connected" && entry.shim.connection === connection) {
+      await untilAborted(entry.recovery.promise, AbortSignal.any([signal, this.#stop.signal]));
+    }
+    await untilAborted(settled(entry), signal);
   }
 
   /** @throws not-found */
@@ -441,24 +477,95 @@ export class SandboxShims implements SandboxController, SandboxHosts {
     return entry;
   }
 
-  async #find(context: RequestContext, id: string): Promise<SandboxEntry | undefined> {
+  async #find(
+    context: RequestContext,
+    id: string,
+    limitMs: number = this.#options.timeouts.load,
+  ): Promise<SandboxEntry | undefined> {
     const key = sandboxKey(requireNamespace(context), id);
     await untilAborted(this.#scanned, context.signal);
     const entry = this.#table.get(key);
-    if (entry?.shim.kind !== "loading") return entry;
-    const limit = AbortSignal.any([context.signal, AbortSignal.timeout(this.#options.timeouts.load)]);
-    await untilAborted(settled(entry), limit).catch((error: unknown) => {
-      if (context.signal.aborted) throw error;
+    if (entry === undefined) return undefined;
+    const limit = AbortSignal.any([context.signal, AbortSignal.timeout(limitMs)]);
+    const known = async (): Promise<void> => {
+      const { shim } = entry;
+      // The end of its connection is noticed, then something comes of it.
+      if (shim.kind === "connected" && shim.connection.isClosed && !entry.quiet) {
+        await this.#recovered(entry, shim.connection, limit);
+      } else if (shim.kind === "loading") await untilAborted(shim.settled, limit);
+    };
+    await known().catch((error: unknown) => {
+      if (context.signal.aborted || !limit.aborted) throw error;
     });
     return this.#table.get(key);
   }
 
-  /** Waits for the end of a shim's connection and cleans up after it. */
+  /** Waits for the end of a shim's connection and sees to its sandbox. */
   async #watch(entry: SandboxEntry, connection: ShimConnection): Promise<void> {
+    const { recovery } = entry;
     await connection.closed;
-    if (entry.quiet || this.#stop.signal.aborted) return;
-    this.#log.info("shim of sandbox disconnected", { id: entry.id });
-    await this.#tracked(this.#cleanUpAfter(entry, { announce: true }));
+    try {
+      if (entry.quiet || this.#stop.signal.aborted) return;
+      this.#log.info("shim of sandbox disconnected", { id: entry.id });
+      await this.#tracked(this.#recover(entry, { announce: true }));
+    } finally {
+      recovery.resolve();
+    }
+  }
+
+  /** After a shim's death: another one takes its sandbox over, else what is left is cleaned up. */
+  async #recover(entry: SandboxEntry, how: { readonly announce: boolean }): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    entry.shim = { kind: "loading", settled: promise };
+    try {
+      const connection = await this.#adopt(entry).catch((error: unknown) => {
+        this.#log.error("taking over the sandbox of a dead shim", { id: entry.id, error: messageOf(error) });
+        return undefined;
+      });
+      if (connection === undefined) {
+        if (!this.#stop.signal.aborted) await this.#cleanUpAfter(entry, how);
+        return;
+      }
+      entry.recovery = Promise.withResolvers();
+      entry.shim = { kind: "connected", connection };
+      void this.#watch(entry, connection);
+    } finally {
+      resolve();
+    }
+  }
+
+  /** A connection to the shim that has a dead one's sandbox now; undefined when there is nothing to take over. */
+  async #adopt(entry: SandboxEntry): Promise<ShimConnection | undefined> {
+    const { bundle, binary, id } = entry;
+    const { namespace } = bundle;
+    const signal = AbortSignal.any([AbortSignal.timeout(ADOPT_MS), this.#stop.signal]);
+    if (!(await this.#options.tasks.adopts(binary.path))) return undefined;
+    if ((await readText(join(bundle.path, RECORD_FILE))) === undefined) return undefined;
+    if (entry.address?.startsWith(UNIX) === true && isListening(entry.address.slice(UNIX.length))) {
+      // Only the connection was lost: two shims must never be one sandbox.
+      return ShimConnection.open(await readBootstrap(bundle), namespace, signal);
+    }
+    this.#removeSocket(entry);
+    const context = backgroundContext({ namespace, signal });
+    const options = await this.#options.store.get(context, id).then(
+      ({ runtime }) => runtime.options,
+      () => undefined, // a record may go while its sandbox runs
+    );
+    const record = await binary.start(options, signal);
+    const connection = await ShimConnection.open(record, namespace, signal);
+    try {
+      await connection.callSandbox(
+        (client, callOptions) => client.createSandbox({ sandboxId: id, bundlePath: bundle.path }, callOptions),
+        { signal },
+      );
+      await writeBootstrap(bundle, record);
+    } catch (error) {
+      connection.close();
+      throw error;
+    }
+    entry.address = record.address;
+    this.#log.warn("another shim has taken over a sandbox from one that died", { id, namespace });
+    return connection;
   }
 
   /** Cleans up after a shim that is gone. Its tasks are cleaned up after by their own watch. */
@@ -612,8 +719,7 @@ export class SandboxShims implements SandboxController, SandboxHosts {
         const bundle = bundleOf(where, namespace, id);
         const { promise, resolve } = Promise.withResolvers<void>();
         const path = (await readText(join(bundle.path, BUNDLE_FILE.shimBinary)))?.trim() ?? "";
-        const binary = new ShimBinary(path, bundle, this.#options);
-        const entry = new SandboxEntry(bundle, binary, { kind: "loading", settled: promise });
+        const entry = new SandboxEntry(bundle, this.#binary(path, bundle), { kind: "loading", settled: promise });
         this.#table.set(entry.key, entry);
         found.push({ entry, release: resolve });
       }
@@ -650,8 +756,10 @@ export class SandboxShims implements SandboxController, SandboxHosts {
       this.#log.error(`unable to load sandbox ${JSON.stringify(id)}`, { namespace, error: messageOf(error) });
       // A shim that is there and takes no connection now (it is stopped, or busy) must not lose its containers.
       if (entry.address?.startsWith(UNIX) === true && isListening(entry.address.slice(UNIX.length))) return;
+      readShimLog(bundle, { sink: this.#shimLog, signal: entry.over.signal, log: this.#log });
+      entry.started = true;
       // Nobody was told of this sandbox by us, so nobody is told of its end.
-      await this.#cleanUpAfter(entry, { announce: false });
+      await this.#recover(entry, { announce: false });
       return;
     }
     readShimLog(bundle, { sink: this.#shimLog, signal: entry.over.signal, log: this.#log });
