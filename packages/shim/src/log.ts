@@ -1,5 +1,6 @@
 import { encodeText } from "@stevedore/base/bytes";
 import { createLogger, type LogFields, type Logger, type LogLevel } from "@stevedore/base/log";
+import { ERRNO } from "@stevedore/os/errno";
 import { closeQuietly, O, writeFrom } from "@stevedore/os/fd";
 
 const ORDER: Readonly<Record<LogLevel, number>> = {
@@ -20,8 +21,8 @@ export interface ShimLogOptions {
 }
 
 /**
- * The shim's log: lines in logrus's text format on the bundle's FIFO. A line that finds no reader, or a full pipe, is
- * dropped: the log never holds up a container. The FIFO is opened again at the next line, since a restarted daemon
+ * The shim's log: lines in logrus's text format on the bundle's FIFO. A line that finds no reader in any bundle, or a full
+ * pipe, is dropped: the log never holds up a container. The FIFO is opened again at the next line, since a restarted daemon
  * reads it again.
  */
 export function shimLogger(options: ShimLogOptions): Logger {
@@ -41,16 +42,20 @@ export function shimLogger(options: ShimLogOptions): Logger {
   };
   let opening: Promise<void> | undefined;
   const write = async (line: Uint8Array): Promise<void> => {
-    if (fd < 0) {
-      opening ??= open().finally(() => {
-        opening = undefined;
-      });
-      await opening;
-    }
-    if (fd < 0) return;
-    if (writeFrom(fd, line) < 0) {
+    // The bundle that was opened may be gone, with its reader; another one is there.
+    for (let isLast = false; ; isLast = true) {
+      if (fd < 0) {
+        opening ??= open().finally(() => {
+          opening = undefined;
+        });
+        await opening;
+      }
+      if (fd < 0) return;
+      const written = writeFrom(fd, line);
+      if (written >= 0) return;
       closeQuietly(fd);
       fd = -1;
+      if (isLast || written === -ERRNO.EAGAIN) return;
     }
   };
   return createLogger(

@@ -117,6 +117,7 @@ export class SharedShims {
    * keeper that has taken the place of theirs.
    */
   retire(): void {
+    void this.#spare?.replace();
     for (const slot of [...this.#slots.values()].flat()) {
       slot.retired = true;
       if (slot.users > 0) continue;

@@ -86,6 +86,14 @@ export class SpareShim {
     }
   }
 
+  /** Ends the spare there is, and has another one started: it is not below the keeper that is there now. */
+  async replace(): Promise<void> {
+    const spare = this.#spare;
+    this.#spare = undefined;
+    if (spare !== undefined) await end(spare.connection);
+    this.soon();
+  }
+
   async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#timer);
