@@ -1,12 +1,12 @@
 // The metrics endpoint: families, names, types and labels, as Prometheus and people's dashboards know them from containerd. The file
 // tests/coverage/surface-metrics.txt has the families of containerd 2.3.4 but for go_*, which tell of a Go runtime (docs/metrics.md).
 import { expect, test } from "bun:test";
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Version } from "@stevedore/wire/gen/containerd/services/version/v1/version_pb";
 import { createGrpcTransport } from "@stevedore/wire/grpc/client";
 import { createClient } from "@stevedore/wire/rpc/index";
-import { Daemon, repository } from "../harness/daemon.ts";
+import { Daemon, program, repository } from "../harness/daemon.ts";
 import { eventually, exec } from "../harness/process.ts";
 import { row, type Stage } from "../harness/row.ts";
 
@@ -44,6 +44,15 @@ async function sleeper(t: Stage, name: string, ...flags: string[]): Promise<stri
   const id = t.id(name);
   await t.must("run", "--detach", "--null-io", ...flags, await t.image(), id, "sleep", "1000");
   return id;
+}
+
+/** Pids of the shims of a case's daemon. */
+async function shimsOf(t: Stage): Promise<number[]> {
+  const { stdout } = await exec(["pgrep", "-f", `containerd-shim-runc-v2.*-address ${t.daemon.address}`]);
+  return stdout
+    .split("\n")
+    .filter((line) => line !== "")
+    .map(Number);
 }
 
 /** Families of parts that are not there yet; the first of them to come is to be compared from then on. */
@@ -271,11 +280,7 @@ row(
   { source: "containerd asks its shims and waits 2 s for such a one", casts: ["ours"], config: onPort(STOPPED_PORT) },
   async (t) => {
     const id = await sleeper(t, "c");
-    const { stdout } = await exec(["pgrep", "-f", `containerd-shim-runc-v2.*-address ${t.daemon.address}`]);
-    const shims = stdout
-      .split("\n")
-      .filter((line) => line !== "")
-      .map(Number);
+    const shims = await shimsOf(t);
     expect(shims.length).toBeGreaterThan(0);
     for (const pid of shims) process.kill(pid, "SIGSTOP");
     try {
@@ -291,6 +296,61 @@ row(
     await eventually("the figures to go with the container", async () =>
       (await scrape(STOPPED_PORT)).some((line) => line.includes(id)) ? undefined : true,
     );
+  },
+);
+
+const OTHER_PORT = freePort();
+
+row(
+  "M14",
+  "another runtime's shim is asked, and waited for no longer than the time-out says",
+  {
+    source: "containerd asks all shims so",
+    casts: ["ours"],
+    config: onPort(OTHER_PORT, '[timeouts]\n  "io.containerd.timeout.metrics.shimstats" = "700ms"\n'),
+  },
+  async (t) => {
+    const shim = t.path("bin/containerd-shim-other-v1");
+    await writeFile(shim, `#!/bin/sh\nexec ${program(t.cast.shim, "containerd-shim-runc-v2")} "$@"\n`, { mode: 0o755 });
+    const runtime = "io.containerd.other.v1";
+    const [other, usual] = [await sleeper(t, "other", "--runtime", runtime), await sleeper(t, "usual")];
+    const of = (id: string, name: string): string =>
+      `container_pids_current{container_id="${id}",namespace="${t.namespace}",runtime="${name}"}`;
+    const before = await scrape(OTHER_PORT);
+    expect(valueOf(before, of(other, runtime))).toBe(1);
+    expect(valueOf(before, of(usual, "io.containerd.runc.v2"))).toBe(1);
+    const stopped = await shimsOf(t);
+    for (const pid of stopped) process.kill(pid, "SIGSTOP");
+    try {
+      const began = performance.now();
+      const lines = await scrape(OTHER_PORT);
+      expect(performance.now() - began).toBeLessThan(5_000);
+      expect(valueOf(lines, of(other, runtime))).toBeUndefined();
+      expect(valueOf(lines, of(usual, "io.containerd.runc.v2"))).toBe(1);
+    } finally {
+      for (const pid of stopped) process.kill(pid, "SIGCONT");
+    }
+    for (const id of [other, usual]) await t.must("tasks", "kill", "--signal", "KILL", id);
+  },
+);
+
+const AGAIN_PORT = freePort();
+
+row(
+  "M14",
+  "a daemon that was killed shows its containers' figures again, with all their labels",
+  { source: "containerd leaves the runtime out after a restart", casts: ["ours"], config: onPort(AGAIN_PORT) },
+  async (t) => {
+    const id = await sleeper(t, "c");
+    const name = `container_pids_current{container_id="${id}",namespace="${t.namespace}",runtime="io.containerd.runc.v2"}`;
+    expect(valueOf(await scrape(AGAIN_PORT), name)).toBe(1);
+    await t.daemon.stop("SIGKILL");
+    await t.daemon.launch();
+    // The socket answers a moment before the port does.
+    await eventually("the figures", async () =>
+      valueOf(await scrape(AGAIN_PORT).catch(() => []), name) === 1 ? true : undefined,
+    );
+    await t.must("tasks", "kill", "--signal", "KILL", id);
   },
 );
 
