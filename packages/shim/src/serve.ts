@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { chmod, mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { encodeText } from "@stevedore/base/bytes";
@@ -153,7 +154,9 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
   log.debug("serving", { socket: flags.socket, pid: process.pid });
   using _watch = endWhenAlone(server, {
     isEmpty: () => service.isEmpty && sandbox.isEmpty,
-    isHasty: () => shared && (met || daemon === undefined || !isAlive(daemon)),
+    isHasty: () =>
+      // Its daemon may have been killed before it knew of us; the next one has removed what we were started for.
+      !existsSync(bundle) || (shared && (met || daemon === undefined || !isAlive(daemon))),
     end: () => stopped.resolve(),
   });
   await stopped.promise;
