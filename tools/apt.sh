@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Sees to the Debian packages a lane needs: tools/apt.sh demo | test | peer | vm
-# Installs only what is missing, and never anything that brings a service: the real containerd that tests compare with is
-# unpacked under build/peer, so the machine's own containerd or docker stays as it is; so are the kernel and the system that the
+# Installs only what is missing, and never anything that brings a service: the real containerd, docker and criu that tests
+# work with are unpacked under build/, so the machine's own stay as they are; so are the kernel and the system that the
 # VM lane boots, under build/vm.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# package:command it is wanted for (a package is missing when its command is; "py:" names a Python module instead)
+# package:command it is wanted for (a package is missing when its command is; "py:" names a Python module instead, "lib:" a library)
 demo_needs=(runc:runc busybox-static:busybox)
-test_needs=("${demo_needs[@]}" python3-grpcio:py:grpc strace:strace util-linux:setpriv iproute2:ip)
+test_needs=("${demo_needs[@]}" python3-grpcio:py:grpc strace:strace util-linux:setpriv iproute2:ip libdevmapper1.02.1:lib:libdevmapper.so.1.02.1)
 
-vm_needs=(qemu-system-x86:qemu-system-x86_64 busybox-static:busybox e2fsprogs:mkfs.ext4)
+vm_needs=(qemu-system-x86:qemu-system-x86_64 busybox-static:busybox e2fsprogs:mkfs.ext4 util-linux:setpriv)
 # The guest's system, with all these depend on: what Debian calls essential, as far as a test needs it, then what is tested with.
 # usr-is-merged stands for the package that would merge an old system, with perl.
 guest_packages=(
@@ -24,6 +24,7 @@ guest_modules=(arch block crypto drivers/block drivers/char drivers/md drivers/n
 present() {
   case "$1" in
     py:*) /usr/bin/python3 -c "import ${1#py:}" 2>/dev/null ;;
+    lib:*) PATH="$PATH:/usr/sbin:/sbin" ldconfig -p | grep -q "[[:space:]]${1#lib:} " ;;
     *) PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null ;;
   esac
 }
@@ -49,23 +50,64 @@ install_missing() {
   }
 }
 
-unpack_peer() {
-  local peer=build/peer
-  [ ! -x "$peer/usr/bin/containerd" ] || return 0
+# unpack FOLDER PROGRAM PACKAGE…: the packages' files under build/FOLDER, unless PROGRAM is there already.
+unpack() {
+  local folder=build/$1 program=$2
+  shift 2
+  [ ! -x "$folder/$program" ] || return 0
   command -v apt-get >/dev/null || {
-    echo "the peer for interop tests is Debian's containerd package, and there is no apt-get here" >&2
+    echo "the peers for interop tests are Debian's packages ($*), and there is no apt-get here" >&2
     return 1
   }
-  echo "+ apt-get download containerd (unpacked into $peer, not installed)"
-  mkdir -p build/peer.tmp/debs
-  chmod 755 build/peer.tmp/debs
-  (cd build/peer.tmp/debs && { apt_get download containerd >/dev/null 2>&1 || { apt_get update >/dev/null && apt_get download containerd; }; })
+  echo "+ apt-get download $* (unpacked into $folder, not installed)"
+  local tmp=$folder.tmp
+  rm -rf "$tmp"
+  mkdir -p "$tmp/debs"
+  chmod 755 "$tmp/debs"
+  (cd "$tmp/debs" && { apt_get download "$@" >/dev/null 2>&1 || { apt_get update >/dev/null && apt_get download "$@"; }; })
   local deb
-  for deb in build/peer.tmp/debs/*.deb; do dpkg-deb -x "$deb" build/peer.tmp/root; done
-  build/peer.tmp/root/usr/bin/containerd --version >/dev/null
-  rm -rf "$peer"
-  mv build/peer.tmp/root "$peer"
-  rm -rf build/peer.tmp
+  for deb in "$tmp"/debs/*.deb; do dpkg-deb -x "$deb" "$tmp/root"; done
+  [ -x "$tmp/root/$program" ]
+  rm -rf "$folder"
+  mv "$tmp/root" "$folder"
+  rm -rf "$tmp"
+}
+
+# The package iptables with its libraries, since dockerd calls it; docker-init is tini's. The library dockerd itself is linked
+# with must be installed (test_needs): runc starts dockerd as a hook, in an environment that is not ours to set.
+docker_packages=(docker.io tini iptables libip4tc2 libip6tc2 libxtables12 libnftnl11 libnfnetlink0 libnetfilter-conntrack3 libmnl0)
+criu_packages=(criu libnet1 libprotobuf-c1 libnl-3-200 libnftables1 libnftnl11 libmnl0 libjansson4 libxtables12 libedit2 libbsd0)
+
+# bin/NAME starts the program with the libraries and extensions beside it, for who finds programs by PATH (runc its criu, dockerd
+# its iptables).
+wrappers() {
+  local folder=$PWD/build/$1 pair lib
+  shift
+  lib=$(echo "$folder"/usr/lib/*-linux-gnu*)
+  mkdir -p "$folder/bin"
+  for pair in "$@"; do
+    printf '#!/bin/bash\nexport LD_LIBRARY_PATH=%s XTABLES_LIBDIR=%s\nexec -a %s %s "$@"\n' \
+      "$lib:${lib/usr\/lib/lib}" "$lib/xtables" "${pair%%:*}" "$folder/${pair#*:}" >"$folder/bin/${pair%%:*}"
+    chmod 755 "$folder/bin/${pair%%:*}"
+  done
+}
+
+unpack_peer() {
+  unpack peer usr/bin/containerd containerd
+  build/peer/usr/bin/containerd --version >/dev/null
+}
+
+unpack_docker() {
+  unpack docker usr/sbin/dockerd "${docker_packages[@]}"
+  wrappers docker iptables:usr/sbin/xtables-legacy-multi ip6tables:usr/sbin/xtables-legacy-multi
+  ln -sf ../usr/bin/docker ../usr/bin/docker-init ../usr/sbin/dockerd ../usr/sbin/docker-proxy build/docker/bin/
+  build/docker/bin/dockerd --version >/dev/null
+}
+
+unpack_criu() {
+  unpack criu usr/sbin/criu "${criu_packages[@]}"
+  wrappers criu criu:usr/sbin/criu
+  build/criu/bin/criu --version >/dev/null
 }
 
 # Downloads packages with everything they depend on, as if nothing were installed, into a folder; the machine's own state is not touched.
@@ -113,7 +155,11 @@ unpack_guest() {
 case "${1:-}" in
   demo) install_missing "${demo_needs[@]}" ;;
   test) install_missing "${test_needs[@]}" ;;
-  peer) unpack_peer ;;
+  peer)
+    unpack_peer
+    unpack_docker
+    unpack_criu
+    ;;
   vm)
     install_missing "${vm_needs[@]}"
     unpack_guest

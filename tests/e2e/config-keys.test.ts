@@ -5,6 +5,8 @@ import { existsSync } from "node:fs";
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { backgroundContext } from "@stevedore/base";
+import { connectClient } from "@stevedore/sdk/connect";
 import { type Maker, mountsBelow, processesNaming, program } from "../harness/daemon.ts";
 import { eventually, exec, start } from "../harness/process.ts";
 import { row, type Stage } from "../harness/row.ts";
@@ -452,7 +454,7 @@ async function took(work: () => Promise<unknown>): Promise<number> {
 }
 
 row(
-  "A27",
+  "A28",
   "a shim that does not answer holds the list of tasks up for the state time-out",
   {
     casts: ENDS,
@@ -475,7 +477,7 @@ row(
 );
 
 row(
-  "A27",
+  "A28",
   "a shim that does not answer a daemon that has just started is waited for by the load time-out",
   {
     casts: ["ours"],
@@ -503,7 +505,7 @@ row(
 );
 
 row(
-  "A27",
+  "A28",
   "the clean-up after a shim that died is given up after its time-out",
   {
     casts: ENDS,
@@ -537,7 +539,35 @@ row(
 );
 
 row(
-  "A27",
+  "A28",
+  "a shim that does not answer is left out of the metrics after the time-out for statistics",
+  {
+    casts: ["ours", "our-daemon"],
+    source: "containerd 2.3.4, config dump: 1.6 has no such key",
+    covers: ["config:timeouts.io.containerd.timeout.metrics.shimstats"],
+    config: { ours: TIMEOUT("metrics.shimstats", "400ms") },
+  },
+  async (t) => {
+    const id = t.id("c");
+    await t.must("run", "-d", "--null-io", await t.image(), id, "sleep", "1000");
+    expect(await t.must("tasks", "metrics", id)).toContain(id);
+    const shim = await shimOf(t, id);
+    process.kill(shim, "SIGSTOP");
+    try {
+      await using client = connectClient({ address: t.daemon.address });
+      const context = backgroundContext({ namespace: t.namespace });
+      const ms = await took(async () => expect(await client.tasks.metrics(context, [])).toEqual([]));
+      expect(ms).toBeGreaterThan(350);
+      expect(ms).toBeLessThan(8_000);
+    } finally {
+      process.kill(shim, "SIGCONT");
+    }
+    expect(await t.must("tasks", "metrics", id)).toContain(id);
+  },
+);
+
+row(
+  "A28",
   "a second daemon waits for the first one's metadata as long as it is told",
   {
     casts: ENDS,
@@ -580,7 +610,7 @@ net.createServer((client) => {
 `;
 
 row(
-  "A27",
+  "A28",
   "a shim that does not end when it is told to holds the deletion up for the shutdown time-out",
   {
     // Debian's shim serves one container and is told to end after it.

@@ -131,7 +131,7 @@ row(
 
 row(
   "N05",
-  "a follower of the SDK goes on after its daemon was killed: nothing is lost, nothing comes twice",
+  "a follower of the SDK goes on after its daemon was killed, and after it was stopped: nothing is lost, nothing comes twice",
   { casts: ["ours"], source: OWN, ownDaemon: true },
   async (t) => {
     await withClient(t, async (client) => {
@@ -156,7 +156,7 @@ row(
       for (let round = 0; round < 3; round++) {
         await send(50);
         if (round > 0) await eventually("some of them", () => (got.length > 50 ? true : undefined));
-        await t.daemon.stop("SIGKILL");
+        await t.daemon.stop(round === 1 ? "SIGTERM" : "SIGKILL");
         await t.daemon.launch();
       }
       await send(10);

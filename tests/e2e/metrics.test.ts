@@ -315,3 +315,48 @@ row(
     expect(lines).toContain("# HELP containerd_gc_gc_seconds duration of gc scheduler collections");
   },
 );
+
+/** Paths of a JSON value's leaves: `cpu.usage.total`; elements of a list count as one. */
+function leaves(value: unknown, path = ""): string[] {
+  if (Array.isArray(value)) return value.length === 0 ? [] : leaves(value[0], `${path}[]`);
+  if (typeof value !== "object" || value === null) return [path];
+  return Object.entries(value).flatMap(([key, inner]) => leaves(inner, path === "" ? key : `${path}.${key}`));
+}
+
+row(
+  "F34",
+  "tasks metrics has every figure that the peer fills, with like values",
+  { casts: ["peer", "ours", "our-shim", "their-shim"] },
+  async (t) => {
+    const id = t.id("c");
+    // Something of everything: memory, time, processes.
+    const work =
+      "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; dd if=/dev/zero of=/x bs=1M count=4 2>/dev/null; sleep 1000; true";
+    await t.must("run", "-d", "--null-io", "--memory-limit", "67108864", await t.image(), id, "sh", "-c", work);
+    const text = await eventually("the work to show", async () => {
+      const printed = await t.must("tasks", "metrics", "--format", "json", id);
+      return printed.includes('"current": 2\n') ? printed : undefined;
+    });
+    const parsed: unknown = JSON.parse(text);
+    // As Go prints it: zeros left out, two blanks, 64 bits kept.
+    expect(text).toStartWith('{\n  "pids": {\n    "current": 2\n  },\n  "cpu": {\n    "usage": {\n');
+    expect(text).toContain('"hierarchical_swap_limit": 9223372036854771712,');
+    expect(text).toContain('"throttling": {}');
+    const paths = leaves(parsed);
+    for (const path of [
+      "cpu.usage.total",
+      "cpu.usage.per_cpu[]",
+      "memory.total_rss",
+      "memory.usage.limit",
+      "memory.usage.usage",
+      "memory.swap.limit",
+      "memory.hierarchical_memory_limit",
+      "pids.current",
+    ]) {
+      expect(paths).toContain(path);
+    }
+    expect(parsed).toHaveProperty("memory.usage.limit", 67_108_864);
+    expect(parsed).toHaveProperty("memory.hierarchical_memory_limit", 67_108_864);
+    await t.must("tasks", "kill", "--signal", "KILL", id);
+  },
+);

@@ -179,6 +179,17 @@ for (const maker of ["debian", "ours"] satisfies Maker[]) {
     );
 
     test(
+      "12 event log",
+      async () =>
+        expect(await example("12-event-log")).toBe(
+          maker === "ours"
+            ? "event /namespaces/create at a cursor\nevent /namespaces/delete at a cursor\n"
+            : "this daemon keeps no log\n",
+        ),
+      LIMIT_MS,
+    );
+
+    test(
       "the packed root export runs on Node 22, installed from its tarball",
       async () => {
         const node = await pinnedNode();

@@ -112,8 +112,8 @@ world.row(
     const shown = await t.must("ctr tasks metrics $id");
     expect(rows(shown)).toEqual(rows(await t.must("debian_ctr tasks metrics $id")));
     expect(rows(shown)).toContain("memory.usage_limit");
-    expect(shown).toMatch(/^pids\.current\s+2$/m);
-    expect(shown).toMatch(RegExp(`^memory\\.usage_limit\\s+${MEMORY}$`, "m"));
+    expect(shown).toMatch(/^pids\.current\s+2\s*$/m);
+    expect(shown).toMatch(RegExp(`^memory\\.usage_limit\\s+${MEMORY}\\s*$`, "m"));
     const json = await t.must("debian_ctr tasks metrics --format json $id");
     expect(json).toMatch(/"usage_limit":\s*67108864/);
 
@@ -175,14 +175,14 @@ world.row(
     await t.must("ctr tasks resume $id");
     await t.must("ctr tasks kill $id");
     await t.must("gone() { ctr tasks ls | grep -q STOPPED; }; until_true gone");
-    expect((await t.sh("ctr tasks delete $id")).code).toBe(7);
+    expect(await t.must("ctr tasks delete $id 2>&1")).toContain("non-zero exit code 7");
     expect(await t.must("ls /run/containerd/runc/$namespace")).toBe("");
   },
 );
 
 world.row(
   "A08",
-  "oom_score = -999: the daemon's own, its shim a little above, and the container's as the image has it",
+  "oom_score = -999: the daemon's own, its shim one above, and a container whose specification has none inherits that",
   {
     covers: ["config:oom_score"],
     config: { ours: "oom_score = -999\n", debian: "oom_score = -999\n" },
@@ -192,7 +192,7 @@ world.row(
     const scores = await t.must(
       'cat /proc/$daemon/oom_score_adj; cat "/proc/$(awk \'/^PPid/ {print $2}\' "/proc/$(pid "$id")/status")/oom_score_adj"; cat "/proc/$(pid "$id")/oom_score_adj"',
     );
-    expect(scores.split("\n")).toEqual(["-999", "-998", "0"]);
+    expect(scores.split("\n")).toEqual(["-999", "-998", "-998"]);
   },
 );
 
@@ -209,7 +209,7 @@ world.row(
     );
     await t.restart();
     expect(await t.must("ctr tasks ls")).toMatch(RegExp(`^${t.id}\\s+\\d+\\s+STOPPED`, "m"));
-    expect((await t.sh("ctr tasks delete $id")).code).toBe(42);
+    expect(await t.must("ctr tasks delete $id 2>&1")).toContain("non-zero exit code 42");
   },
 );
 

@@ -1,5 +1,6 @@
 import type { RequestContext } from "@stevedore/base";
 import type { AnyValue } from "./events.ts";
+import type { Descriptor } from "./images.ts";
 import type { Mount } from "./mount.ts";
 
 /** The states a process can be in. */
@@ -37,7 +38,8 @@ export interface CreateTask {
   readonly containerId: string;
   readonly rootfs: readonly Mount[];
   readonly io: TaskIO;
-  readonly checkpointPath?: string;
+  /** A checkpoint among the content: the task is restored from it when it is started. */
+  readonly checkpoint?: Descriptor;
   /** Replaces the container's runtime options when present. */
   readonly options?: AnyValue;
   /** Shim binary path, overriding the runtime's name. */
@@ -108,11 +110,18 @@ export interface TaskManager {
     context: RequestContext,
     containerId: string,
   ): Promise<readonly { readonly pid: number; readonly info?: AnyValue }[]>;
+  /**
+   * Writes the state of a task's processes. It goes on, unless the options say `exit`; when this fails it goes on in any
+   * case.
+   *
+   * @returns the checkpoint and the container's configuration as content; nothing when the options name a folder for it
+   * @throws unknown with the reason of the runtime and of criu
+   */
   checkpoint(
     context: RequestContext,
     containerId: string,
-    options: { readonly path: string; readonly options?: AnyValue },
-  ): Promise<void>;
+    options: { readonly options?: AnyValue },
+  ): Promise<readonly Descriptor[]>;
   update(
     context: RequestContext,
     containerId: string,
@@ -124,8 +133,18 @@ export interface TaskManager {
   wait(context: RequestContext, process: ProcessRef): Promise<ExitRecord>;
 }
 
-/** A manager that holds its tasks itself. */
-export interface LocalTaskManager extends TaskManager {
+/** As {@link CreateTask}, for who makes the task: a checkpoint is a folder of criu's images there, "" or absent for none. */
+export type LocalCreateTask = Omit<CreateTask, "checkpoint"> & { readonly checkpointPath?: string };
+
+/** A manager that holds its tasks itself. Checkpoints are folders to it. */
+export interface LocalTaskManager extends Omit<TaskManager, "create" | "checkpoint"> {
+  create(context: RequestContext, task: LocalCreateTask): Promise<{ readonly pid: number }>;
+  /** Writes criu's images into the folder `path`, which is there. */
+  checkpoint(
+    context: RequestContext,
+    containerId: string,
+    options: { readonly path: string; readonly options?: AnyValue },
+  ): Promise<void>;
   /** The tasks of all namespaces, at once and without asking their shims. */
   known(): readonly KnownTask[];
 }

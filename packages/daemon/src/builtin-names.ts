@@ -15,6 +15,7 @@ export function builtinNames(): ReadonlySet<string> {
       timeouts: {},
       streamProcessors: {},
       proxyPlugins: {},
+      tracingConfig: { endpoint: "", protocol: "", insecure: false, serviceName: "", samplingRatio: 0 },
       noSync: false,
       version: { version: "", revision: "" },
       deprecations: createDeprecationLog(),

@@ -4,10 +4,11 @@
  */
 import { join } from "node:path";
 import { classified, isErrorClass } from "@stevedore/base";
-import type { ContentStore, DeprecationLog, Differ, PluginRecord, Snapshotter } from "@stevedore/core";
+import type { ContentStore, DeprecationLog, Differ, PluginRecord, Snapshotter, TaskManager } from "@stevedore/core";
 import { PluginType } from "@stevedore/plugins/ids";
 import type { CallObserver, GrpcServer } from "@stevedore/wire/grpc/server";
 import { Router } from "@stevedore/wire/rpc/index";
+import type { TracingConfig } from "@stevedore/wire/trace/settings";
 import { durationMs } from "./config/duration.ts";
 import { flagAt, numberAt, sectionAt, textAt, textsAt } from "./config/read.ts";
 import {
@@ -24,8 +25,10 @@ import {
   type GrpcService,
   isGrpcService,
   isSandboxControllerPlugin,
+  isSpanProcessor,
   Key,
   type SandboxControllerPlugin,
+  type SpanProcessor,
 } from "./keys.ts";
 import { MetricsRegistry } from "./metrics/registry.ts";
 import { hostPlugin, pluginPlatform } from "./platform.ts";
@@ -44,6 +47,8 @@ export interface BuiltinOptions {
   /** `[stream_processors]` by id. */
   readonly streamProcessors: Readonly<Record<string, unknown>>;
   readonly proxyPlugins: Readonly<Record<string, unknown>>;
+  /** Keys of the two tracing plugins. */
+  readonly tracingConfig: TracingConfig;
   /** Key `no_sync` of the metadata, whose file belongs to a plugin without a section. */
   readonly noSync: boolean;
   readonly version: { readonly version: string; readonly revision: string };
@@ -152,6 +157,7 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
         });
       },
     }),
+    ...tracing(options),
     ...snapshotters(options),
     plugin({
       key: Key.database,
@@ -372,6 +378,73 @@ function proxies(section: Readonly<Record<string, unknown>>): AnyPlugin[] {
   });
 }
 
+const TRACING_DEPRECATIONS = {
+  otlp: "io.containerd.deprecation/tracing-processor-config",
+  service: "io.containerd.deprecation/tracing-service-config",
+} as const;
+
+/** Tracing over OTLP. Unless it is configured, nothing of it is loaded. */
+function tracing({ version, deprecations, tracingConfig: config }: BuiltinOptions): AnyPlugin[] {
+  const off = async (): Promise<string | undefined> => {
+    // Most daemons have neither, and need not read the rest.
+    const named = config.endpoint !== "" || Object.keys(process.env).some((name) => name.startsWith("OTEL_"));
+    if (!named) return "tracing endpoint not configured";
+    return (await import("@stevedore/wire/trace/settings")).whyOff(process.env, config.endpoint);
+  };
+  const skipIfOff = async (): Promise<void> => {
+    const why = await off();
+    if (why !== undefined) throw new SkipPlugin(why);
+  };
+  return [
+    plugin({
+      key: Key.spanProcessor,
+      requires: [],
+      start: async (context): Promise<SpanProcessor> => {
+        if (config.endpoint !== "" || config.protocol !== "" || config.insecure) {
+          deprecations.emit(TRACING_DEPRECATIONS.otlp);
+        }
+        await skipIfOff();
+        const [{ exportSettings, resourceOf }, { SpanExporter }] = await Promise.all([
+          import("@stevedore/wire/trace/settings"),
+          import("@stevedore/wire/trace/exporter"),
+        ]);
+        const exporter = new SpanExporter({
+          settings: exportSettings(process.env, config),
+          resource: resourceOf(process.env, { serviceName: config.serviceName, version: version.version }),
+          log: context.log,
+        });
+        context.cleanup.use(exporter);
+        return { kind: "span-processor", take: exporter.take };
+      },
+    }),
+    plugin({
+      key: Key.tracer,
+      requires: [{ type: PluginType.tracingProcessor, id: ANY }],
+      start: async (context) => {
+        if (config.serviceName !== "" || config.samplingRatio !== 0) deprecations.emit(TRACING_DEPRECATIONS.service);
+        await skipIfOff();
+        const processors = [...context.all(PluginType.tracingProcessor, isSpanProcessor).values()];
+        const [{ Tracer }, { samplerOf }] = await Promise.all([
+          import("@stevedore/wire/trace/tracer"),
+          import("@stevedore/wire/trace/sampler"),
+        ]);
+        return new Tracer({
+          sampler: samplerOf(process.env, config.samplingRatio, context.log),
+          sink: (span) => {
+            for (const { take } of processors) take(span);
+          },
+        });
+      },
+    }),
+  ];
+}
+
+/** With tracing, what it is given with a span around each call. */
+async function withSpans<T extends object>(context: PluginContext, name: string, thing: T): Promise<T> {
+  if (context.find(Key.tracer) === undefined) return thing;
+  return (await import("./tracing.ts")).spanned(name, thing);
+}
+
 /** The layer of services that the peer lists between stores and gRPC. */
 function coreServices(options: BuiltinOptions): AnyPlugin[] {
   const { root, state, timeouts, grpcAddress, ttrpcAddress, version, debug } = options;
@@ -397,27 +470,29 @@ function coreServices(options: BuiltinOptions): AnyPlugin[] {
     }),
     plugin({
       key: Key.containersService,
-      requires: [Key.metadata],
-      start: async (context) => context.get(Key.metadata).containers,
+      requires: [Key.metadata, Key.tracer],
+      start: async (context) => withSpans(context, "metadata.containers", context.get(Key.metadata).containers),
     }),
     plugin({
       key: Key.contentService,
-      requires: [Key.metadata],
-      start: async (context) => context.get(Key.metadata).content,
+      requires: [Key.metadata, Key.tracer],
+      start: async (context) => withSpans(context, "metadata.content", context.get(Key.metadata).content),
     }),
     plugin({
       key: Key.diffService,
-      requires: [{ type: PluginType.differ, id: ANY }],
-      start: async (context) =>
-        firstCapable(context.all(PluginType.differ, isDifferPlugin), {
+      requires: [{ type: PluginType.differ, id: ANY }, Key.tracer],
+      start: async (context) => {
+        const differ = firstCapable(context.all(PluginType.differ, isDifferPlugin), {
           order: textsAt(context.config, "default"),
           syncFs: flagAt(context.config, "sync_fs"),
-        }),
+        });
+        return withSpans(context, "diff", differ);
+      },
     }),
     plugin({
       key: Key.imagesService,
-      requires: [Key.metadata],
-      start: async (context) => context.get(Key.metadata).images,
+      requires: [Key.metadata, Key.tracer],
+      start: async (context) => withSpans(context, "metadata.images", context.get(Key.metadata).images),
     }),
     plugin({
       key: Key.introspectionService,
@@ -429,15 +504,25 @@ function coreServices(options: BuiltinOptions): AnyPlugin[] {
     }),
     plugin({
       key: Key.namespacesService,
-      requires: [Key.metadata],
-      start: async (context) => context.get(Key.metadata).namespaces,
+      requires: [Key.metadata, Key.tracer],
+      start: async (context) => withSpans(context, "metadata.namespaces", context.get(Key.metadata).namespaces),
     }),
     plugin({
       key: Key.snapshotsService,
-      requires: [Key.metadata],
-      start: async (context) => context.get(Key.metadata).snapshotters,
+      requires: [Key.metadata, Key.tracer],
+      start: async (context) => {
+        const all: [string, Snapshotter][] = [];
+        for (const [id, snapshotter] of context.get(Key.metadata).snapshotters) {
+          all.push([id, await withSpans(context, `snapshots.${id}`, snapshotter)]);
+        }
+        return new Map(all);
+      },
     }),
-    plugin({ key: Key.leases, requires: [Key.metadata], start: async (context) => context.get(Key.metadata).leases }),
+    plugin({
+      key: Key.leases,
+      requires: [Key.metadata, Key.tracer],
+      start: async (context) => withSpans(context, "metadata.leases", context.get(Key.metadata).leases),
+    }),
     plugin({
       key: Key.shims,
       requires: [Key.events, Key.metadata],
@@ -465,7 +550,29 @@ function coreServices(options: BuiltinOptions): AnyPlugin[] {
         return context.get(Key.shims).tasks;
       },
     }),
-    plugin({ key: Key.tasksService, requires: [Key.runtime], start: async (context) => context.get(Key.runtime) }),
+    plugin({
+      key: Key.tasksService,
+      requires: [Key.runtime, Key.metadata, Key.diffService, Key.tracer],
+      start: async (context) => {
+        const [{ CheckpointingTasks }, { anyToBytes, checkpointWishes }] = await Promise.all([
+          import("@stevedore/plugins/checkpoints/impl"),
+          import("@stevedore/convert/runc-options"),
+        ]);
+        const { containers, content } = context.get(Key.metadata);
+        const tasks = new CheckpointingTasks({
+          runtime: context.get(Key.runtime),
+          containers,
+          content,
+          differ: context.get(Key.diffService),
+          root: join(root, `${PluginType.service}.tasks-service`),
+          wishes: checkpointWishes,
+          encodeAny: anyToBytes,
+          log: context.log,
+        });
+        tasks.load();
+        return withSpans<TaskManager>(context, "tasks", tasks);
+      },
+    }),
   ];
 }
 
@@ -758,6 +865,8 @@ function servers({ version, debug }: BuiltinOptions, metrics: MetricsRegistry): 
       counts.show(router.services);
       made.push(counts.observe);
     }
+    const traces = context.find(Key.grpcTraces)?.observe;
+    if (traces !== undefined) made.push(traces);
     return made;
   };
   const limits = (config: PluginContext["config"]) => ({
@@ -776,16 +885,23 @@ function servers({ version, debug }: BuiltinOptions, metrics: MetricsRegistry): 
       },
     }),
     plugin({
+      key: Key.grpcTraces,
+      requires: [everyService, Key.tracer],
+      start: async (context) => {
+        const tracer = context.find(Key.tracer);
+        return tracer === undefined ? {} : { observe: (await import("./tracing.ts")).traceCalls(tracer) };
+      },
+    }),
+    plugin({
       key: pluginKey<AsyncDisposable>(PluginType.server, "ttrpc"),
       requires: [Key.events],
       start: async (context) => {
-        const [{ serveTtrpc }, { shimEventsService }, { withoutRepeats }, { Events }] = await Promise.all([
+        const [{ serveTtrpc }, { shimEventsService }, { Events }] = await Promise.all([
           import("./listeners.ts"),
           import("@stevedore/services/events"),
-          import("@stevedore/plugins/shim-manager/repeated-events"),
           import("@stevedore/wire/gen/containerd/services/events/ttrpc/v1/events_pb"),
         ]);
-        const events = withoutRepeats(context.get(Key.events));
+        const events = context.get(Key.events);
         const router = new Router().service(Events, shimEventsService({ events }));
         return context.cleanup.use(await serveTtrpc({ router, log: context.log, ...socketAt(context) }));
       },
@@ -802,7 +918,7 @@ function servers({ version, debug }: BuiltinOptions, metrics: MetricsRegistry): 
     }),
     plugin({
       key: pluginKey<GrpcServer>(PluginType.server, "grpc"),
-      requires: [everyService, Key.grpcMetrics],
+      requires: [everyService, Key.grpcMetrics, Key.grpcTraces],
       start: async (context) => {
         const { serveGrpc } = await import("./listeners.ts");
         const router = routerOf(context);
@@ -819,7 +935,7 @@ function servers({ version, debug }: BuiltinOptions, metrics: MetricsRegistry): 
     }),
     plugin({
       key: pluginKey<GrpcServer>(PluginType.server, "grpc-tcp"),
-      requires: [everyService, Key.grpcMetrics],
+      requires: [everyService, Key.grpcMetrics, Key.grpcTraces],
       start: async (context) => {
         const { config } = context;
         const address = textAt(config, "address");

@@ -5,6 +5,10 @@ import type { Deprecation, DeprecationLog } from "@stevedore/core";
 const MESSAGES: Readonly<Record<string, string>> = {
   "io.containerd.deprecation/cgroup-v1":
     "The support for cgroup v1 is deprecated since containerd v2.2 and will be removed by no later than May 2029. Upgrade the host to use cgroup v2.",
+  "io.containerd.deprecation/tracing-processor-config":
+    'The `otlp` property of `[plugins."io.containerd.tracing.processor.v1".otlp]` is deprecated since containerd v1.6 and will be removed in containerd v2.0.Use OTLP environment variables instead: https://opentelemetry.io/docs/specs/otel/protocol/exporter/',
+  "io.containerd.deprecation/tracing-service-config":
+    'The `tracing` property of `[plugins."io.containerd.internal.v1".tracing]` is deprecated since containerd v1.6 and will be removed in containerd v2.0.Use OTEL environment variables instead: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/',
 };
 
 export const CGROUP_V1 = "io.containerd.deprecation/cgroup-v1";

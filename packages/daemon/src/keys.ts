@@ -19,7 +19,9 @@ import type {
 } from "@stevedore/core";
 import { PluginType } from "@stevedore/plugins/ids";
 import type { MetadataDatabase } from "@stevedore/plugins/metadata/impl";
+import type { CallObserver } from "@stevedore/wire/grpc/server";
 import type { Router } from "@stevedore/wire/rpc/index";
+import type { EndedSpan, Tracer } from "@stevedore/wire/trace/tracer";
 import { pluginKey } from "./graph.ts";
 import type { GrpcMetrics } from "./metrics/grpc.ts";
 import type { Stores } from "./stores.ts";
@@ -50,6 +52,21 @@ export interface ShimManager {
   readonly sandboxes: SandboxController;
 }
 
+/** What a plugin of type `io.containerd.tracing.processor.v1` makes. */
+export interface SpanProcessor {
+  readonly kind: "span-processor";
+  readonly take: (span: EndedSpan) => void;
+}
+
+export function isSpanProcessor(value: unknown): value is SpanProcessor {
+  return typeof value === "object" && value !== null && "kind" in value && value.kind === "span-processor";
+}
+
+export interface GrpcTraces {
+  /** Absent when tracing is off. */
+  readonly observe?: CallObserver;
+}
+
 export const Key = {
   content: pluginKey<ContentStore>(PluginType.content, "content"),
   deprecations: pluginKey<DeprecationLog>(PluginType.warning, "deprecations"),
@@ -63,6 +80,8 @@ export const Key = {
   contentService: pluginKey<ContentStore>(PluginType.service, "content-service"),
   diffService: pluginKey<Differ>(PluginType.service, "diff-service"),
   grpcMetrics: pluginKey<GrpcMetrics>(PluginType.metrics, "grpc-prometheus"),
+  /** Calls as spans; there when tracing is configured. */
+  grpcTraces: pluginKey<GrpcTraces>(PluginType.metrics, "grpc-otel"),
   imagesService: pluginKey<ImageStore>(PluginType.service, "images-service"),
   /** Answers which plugins there are, by filters. @throws invalid-argument on a filter that does not parse */
   introspectionService: pluginKey<(filters: readonly string[]) => PluginRecord[]>(
@@ -75,5 +94,7 @@ export const Key = {
   tasksService: pluginKey<TaskManager>(PluginType.service, "tasks-service"),
   sandboxStore: pluginKey<SandboxStore>(PluginType.sandboxStore, "local"),
   shims: pluginKey<ShimManager>(PluginType.shim, "manager"),
+  spanProcessor: pluginKey<SpanProcessor>(PluginType.tracingProcessor, "otlp"),
+  tracer: pluginKey<Tracer>(PluginType.internal, "tracing"),
   runtime: pluginKey<LocalTaskManager>(PluginType.runtime, "task"),
 };

@@ -2,10 +2,11 @@
 import { classified, createLogger, type Logger, messageOf } from "@stevedore/base";
 import type { PluginRecord } from "@stevedore/core";
 import { PluginType } from "@stevedore/plugins/ids";
+import type { TracingConfig } from "@stevedore/wire/trace/settings";
 import type { DaemonArguments } from "./arguments.ts";
 import { builtins } from "./builtins.ts";
 import { durationMs } from "./config/duration.ts";
-import { flagAt, textAt } from "./config/read.ts";
+import { flagAt, numberAt, textAt } from "./config/read.ts";
 import { CGROUP_V1, createDeprecationLog, hostUsesCgroupV1 } from "./deprecations.ts";
 import { PluginGraph } from "./graph.ts";
 import { applyOomScore, joinCgroup, lockRoot, makeFolders } from "./host.ts";
@@ -79,6 +80,7 @@ async function startGraph(args: DaemonArguments, settings: Settings, log: Logger
     timeouts: settings.timeouts,
     streamProcessors: settings.streamProcessors,
     proxyPlugins: settings.proxyPlugins,
+    tracingConfig: tracingConfigOf(settings),
     noSync: flagAt(settings.pluginConfig("io.containerd.metadata.v1.bolt"), "no_sync"),
     version: args.version,
     deprecations,
@@ -98,6 +100,21 @@ async function startGraph(args: DaemonArguments, settings: Settings, log: Logger
   if (broken === undefined) return graph;
   await graph[Symbol.asyncDispose]();
   throw classified("failed-precondition", `start ${broken.type}.${broken.id}: ${broken.initError?.message ?? ""}`);
+}
+
+/** The keys of the two tracing plugins; absent ones are unset. */
+function tracingConfigOf({ pluginConfig }: Settings): TracingConfig {
+  const otlp = pluginConfig("io.containerd.tracing.processor.v1.otlp");
+  const service = pluginConfig("io.containerd.internal.v1.tracing");
+  const text = (config: Readonly<Record<string, unknown>>, key: string): string =>
+    config[key] === undefined ? "" : textAt(config, key);
+  return {
+    endpoint: text(otlp, "endpoint"),
+    protocol: text(otlp, "protocol"),
+    insecure: otlp["insecure"] === true,
+    serviceName: text(service, "service_name"),
+    samplingRatio: service["sampling_ratio"] === undefined ? 0 : numberAt(service, "sampling_ratio"),
+  };
 }
 
 /** A daemon without a socket it was told to serve would only look alive. */

@@ -98,7 +98,9 @@ function isolatedRuntimes(given: unknown): (runtime: string) => boolean {
 }
 
 function shimEnvironment(extra: readonly string[]): Record<string, string> {
-  const env = pickEnvironment(SHIM_ENVIRONMENT);
+  // Shims that trace are told by the same variables as the daemon.
+  const otel = Object.keys(process.env).filter((name) => name.startsWith("OTEL_"));
+  const env = pickEnvironment([...SHIM_ENVIRONMENT, ...otel]);
   // Bun raises the limit of open files; shims and containers get what this daemon was started with.
   const { soft, hard } = inheritedNofile();
   env[NOFILE_VARIABLE] = `${soft}:${hard}`;

@@ -1,5 +1,5 @@
 import { decodeText, encodeText } from "@stevedore/base/bytes";
-import { classified, messageOf } from "@stevedore/base/errors";
+import { classified, isErrorClass, messageOf } from "@stevedore/base/errors";
 import { isErrno } from "@stevedore/os/errno";
 import type { OwnedFd } from "@stevedore/os/fd";
 import { POLL, untilReady } from "@stevedore/os/io";
@@ -69,7 +69,9 @@ export class Channel implements Disposable {
           signal: this.#abort.signal,
           maxBytes: MAX_MESSAGE_BYTES,
         });
-      } catch {
+      } catch (error) {
+        // One message is lost where no more descriptors may be open; the others go on.
+        if (isErrorClass(error, "resource-exhausted") && !this.isClosed) continue;
         break; // closed by us, or the peer was killed
       }
       if (received.bytes.byteLength === 0) break;

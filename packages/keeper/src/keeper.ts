@@ -32,6 +32,11 @@ export class Keeper {
     });
   }
 
+  /** Whether a daemon is connected. */
+  get isAttended(): boolean {
+    return this.#daemons.size > 0;
+  }
+
   /** Whether nothing would be lost with this process. */
   get isNeedless(): boolean {
     return this.#daemons.size === 0 && this.#holdings.containers === 0 && this.#childCount() === 0;
@@ -137,6 +142,7 @@ export class Keeper {
         return;
       case "attend":
         this.#daemons.add(channel);
+        this.#changed();
         answer({ op: "attended", id, pid: process.pid });
         return;
       case "leave":

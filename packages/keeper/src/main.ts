@@ -36,8 +36,18 @@ export async function runKeeper(argv: readonly string[]): Promise<number> {
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.on(signal, () => undefined);
   const ended = Promise.withResolvers<void>();
   let met = false;
+  let look: ReturnType<typeof setInterval> | undefined;
   const keeper = new Keeper(() => {
     if (met && keeper.isNeedless) ended.resolve();
+    // While a daemon is there nothing has to be looked at, and nothing wakes this process up.
+    if (keeper.isAttended) {
+      clearInterval(look);
+      look = undefined;
+    } else {
+      look ??= setInterval(() => {
+        if (met && keeper.isNeedless) ended.resolve();
+      }, LOOK_MS);
+    }
   });
   const listener = listen(path);
   if (listener === undefined) return 0; // another one serves there already
@@ -61,10 +71,8 @@ export async function runKeeper(argv: readonly string[]): Promise<number> {
   });
   const first = setTimeout(() => {
     met = true;
+    if (keeper.isNeedless) ended.resolve();
   }, FIRST_CALL_MS);
-  const look = setInterval(() => {
-    if (met && keeper.isNeedless) ended.resolve();
-  }, LOOK_MS);
   await ended.promise;
   clearInterval(look);
   clearTimeout(first);

@@ -25,10 +25,18 @@ function openPlain(path: OsPath, flags: number): number {
   return check(lib().open(nameA.set(path), flags | O.CLOEXEC, 0), "open", path);
 }
 
-/** Opens a file of ours for appending, made with `mode` when it is not there. Close-on-exec; the caller owns it. */
-export function openForAppending(path: OsPath, mode: number): number {
+/**
+ * Opens a file of ours for appending, made with `mode` when it is not there, emptied with `truncate`. Close-on-exec; the caller
+ * owns it.
+ */
+export function openForAppending(path: OsPath, mode: number, truncate = false): number {
   const flags = O.WRONLY | O.APPEND | O.CREAT | O.NOFOLLOW | O.CLOEXEC;
-  return check(lib().open(nameA.set(path), flags, mode), "open", path);
+  return check(lib().open(nameA.set(path), truncate ? flags | O.TRUNC : flags, mode), "open", path);
+}
+
+/** Puts `from` in the place of `to`, which may be there. Durable only after {@link syncFolder}. */
+export function renameOver(from: OsPath, to: OsPath): void {
+  check(lib().renameat2(AT.FDCWD, nameA.set(from), AT.FDCWD, nameB.set(to), 0), "rename", from);
 }
 
 /** fsync(2): blocks until the file's data and metadata are on the device. Milliseconds; off the loop where that counts. */

@@ -23,6 +23,7 @@ export const PluginType = {
   shim: "io.containerd.shim.v1",
   snapshotter: "io.containerd.snapshotter.v1",
   streaming: "io.containerd.streaming.v1",
+  tracingProcessor: "io.containerd.tracing.processor.v1",
   transfer: "io.containerd.transfer.v1",
   warning: "io.containerd.warning.v1",
 } as const;

@@ -26,5 +26,11 @@ function startOf({ afterCursor, since }: ReadRequest): ReplayStart {
     throw classified("invalid-argument", "read events: both a cursor and a time to begin with: invalid argument");
   }
   if (afterCursor !== "") return { kind: "after", cursor: afterCursor };
-  return since === undefined ? { kind: "oldest" } : { kind: "since", time: dateFromProto(since) };
+  if (since === undefined) return { kind: "oldest" };
+  const time = dateFromProto(since);
+  if (!Number.isNaN(time.getTime())) return { kind: "since", time };
+  throw classified(
+    "invalid-argument",
+    `read events: ${since.seconds} seconds is no time to begin with: invalid argument`,
+  );
 }

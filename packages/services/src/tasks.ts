@@ -1,7 +1,9 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { classified } from "@stevedore/base";
 import { anyFromProto, anyToProto } from "@stevedore/convert/any";
+import { descriptorFromProto, descriptorToProto } from "@stevedore/convert/descriptors";
 import { mountFromProto } from "@stevedore/convert/mounts";
+import { restoresFromFolder } from "@stevedore/convert/runc-options";
 import { processToProto } from "@stevedore/convert/tasks";
 import { timestampToProto } from "@stevedore/convert/timestamps";
 import type { ExitRecord, TaskApi, TaskManager } from "@stevedore/core";
@@ -15,14 +17,14 @@ export function tasksService({ tasks }: { readonly tasks: TaskManager }): Servic
   return {
     create: async (request, call) => {
       const { containerId, rootfs, stdin, stdout, stderr, terminal, checkpoint, options, runtimePath } = request;
-      if (checkpoint !== undefined && checkpoint.digest !== "") {
-        throw classified("not-implemented", "create task from a checkpoint: not implemented");
-      }
       const { pid } = await tasks.create(requestContext(call), {
         containerId,
         rootfs: rootfs.map(mountFromProto),
         io: { stdin, stdout, stderr, terminal },
         runtimePath,
+        ...(checkpoint === undefined || restoresFromFolder(options)
+          ? {}
+          : { checkpoint: descriptorFromProto(checkpoint) }),
         ...(options === undefined ? {} : { options: anyFromProto(options) }),
         ...taskApiOf(request),
       });
@@ -73,9 +75,10 @@ export function tasksService({ tasks }: { readonly tasks: TaskManager }): Servic
         ...(info === undefined ? {} : { info: anyToProto(info) }),
       })),
     }),
-    checkpoint: async ({ containerId }, call) => {
-      await tasks.get(requestContext(call), { containerId, execId: "" });
-      throw classified("not-implemented", "checkpoint task: not implemented");
+    checkpoint: async ({ containerId, options }, call) => {
+      const given = options === undefined ? {} : { options: anyFromProto(options) };
+      const descriptors = await tasks.checkpoint(requestContext(call), containerId, given);
+      return { descriptors: descriptors.map(descriptorToProto) };
     },
     update: async ({ containerId, resources, annotations }, call) => {
       await tasks.update(requestContext(call), containerId, {

@@ -7,11 +7,11 @@ import { PIDFD, type ProcessName } from "@stevedore/keeper/protocol";
 import { OwnedFd } from "@stevedore/os/fd";
 import { openPidfd } from "@stevedore/os/pidfd";
 import { readExitRecord, readOptions, readPidFile } from "./bundle.ts";
-import { Container } from "./container.ts";
+import { Container, openJournal } from "./container.ts";
 import type { ExecProcess } from "./exec-process.ts";
 import { nameOf } from "./exits.ts";
 import { adoptStreams, InitProcess, type InitState, type ProcessStreams } from "./init-process.ts";
-import { Journal, type JournalProcess, type JournalState, readJournal } from "./journal.ts";
+import { type JournalProcess, type JournalState, readJournal } from "./journal.ts";
 import type { RuncOptions } from "./options.ts";
 import type { ProcessEnd, ShimContext } from "./process.ts";
 import { isMissingContainer } from "./runc/errors.ts";
@@ -32,6 +32,7 @@ export interface AdoptedContainer {
   readonly execs: readonly AdoptedExecProcess[];
   /** How init ended; undefined while it runs, or when that is still to be found out. */
   readonly end: ProcessEnd | undefined;
+  /** Whether the end of init was told; else it has not been handled at all. */
   readonly told: boolean;
   /** It runs, and nobody was told of its start. */
   readonly startUntold: boolean;
@@ -83,7 +84,7 @@ class Adopter {
 
   async adopt(process: ProcessName): Promise<AdoptedContainer> {
     const { id, bundle, options, state, lost, shim } = this.#found;
-    const journal = Journal.open(bundle, shim.log);
+    const journal = openJournal({ id, bundle }, shim, state);
     const end = await this.#endOf("", state.init, process);
     const streams = await this.#streams("", state.init, true);
     const request = { id, bundle, options, names: state.init.io, checkpoint: "", parentCheckpoint: "", journal };
@@ -95,9 +96,11 @@ class Adopter {
       stdinDone: state.init.stdinClosed,
     });
     const container = Container.adopt(request, init, { rootfs: state.rootfs, shim, journal });
-    const kind = end === undefined ? await this.#runtimeState(init) : "stopped";
+    // An exit that nobody was told of is still to be handled: what else runs in the container ends first.
+    const isOver = end !== undefined && state.init.told;
+    const kind = isOver ? "stopped" : await this.#runtimeState(init);
     init.adoptState({ kind });
-    if (end !== undefined) await init.setEnded(end);
+    if (isOver) await init.setEnded(end);
     const startUntold = !state.started && (kind === "running" || kind === "paused");
     if (startUntold) journal.write({ what: "started" });
     const execs: AdoptedExecProcess[] = [];
@@ -189,7 +192,7 @@ class Adopter {
     const { id, state, shim } = this.#found;
     const assumed = state.started ? "running" : "created";
     try {
-      const status = await init.runtime.state(id);
+      const { status } = await init.runtime.state(id);
       return status === "created" || status === "running" || status === "paused" ? status : assumed;
     } catch (error) {
       if (!isMissingContainer(error)) shim.log.warn("asking the runtime for a state", { id, error: messageOf(error) });

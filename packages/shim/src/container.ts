@@ -6,10 +6,11 @@ import { MNT, type MountStep, mountAllMapped, unmountRecursive } from "@stevedor
 import { BUNDLE, readSpecFacts, type SpecFacts, writeOptions } from "./bundle.ts";
 import { ExecProcess } from "./exec-process.ts";
 import { InitProcess } from "./init-process.ts";
-import { Journal } from "./journal.ts";
+import { Journal, type JournalOptions } from "./journal.ts";
 import type { RuncOptions } from "./options.ts";
 import { type ContainerProcess, type ProcessEnd, type ShimContext, settledWithin } from "./process.ts";
 import type { StdioNames } from "./stdio/target.ts";
+import { traceStep } from "./trace.ts";
 
 export interface ContainerRequest {
   readonly id: string;
@@ -75,14 +76,15 @@ export class Container {
     }
     await writeOptions(bundle, request.options);
     await using undo = new AsyncDisposableStack();
-    const journal = undo.use(shim.deposits.enabled ? Journal.open(bundle, shim.log) : Journal.none(shim.log));
     const deposits = shim.deposits.of(request.id, "");
+    const journal = undo.use(openJournal(request, shim));
     undo.defer(() => deposits.forgetAll());
     journal.write({ what: "create", io: request.names, rootfs: rootfs !== "", checkpoint: request.checkpoint !== "" });
     deposits.keepJournal(journal.fd);
     if (rootfs !== "") {
       try {
-        await mountAllMapped(request.rootfs, rootfs);
+        const attributes = { "mount.target": rootfs, "mount.count": request.rootfs.length };
+        await traceStep("mount.all", attributes, async () => mountAllMapped(request.rootfs, rootfs));
       } catch (error) {
         throw classified("unknown", `failed to mount rootfs component: ${messageOf(error)}`, { cause: error });
       }
@@ -290,6 +292,17 @@ export class Container {
     if (this.#runningExecs > 0) return;
     for (const tell of this.#whenNoExecs.splice(0)) tell();
   }
+}
+
+/** The journal of a container, deposited with the keeper whenever it is another file. */
+export function openJournal(
+  { id, bundle }: { readonly id: string; readonly bundle: string },
+  shim: ShimContext,
+  lines: Pick<JournalOptions, "lines"> = {},
+): Journal {
+  if (!shim.deposits.enabled) return Journal.none(shim.log);
+  const replaced = (fd: number): void => shim.deposits.of(id, "").keepJournal(fd);
+  return Journal.open(bundle, { log: shim.log, replaced, ...lines });
 }
 
 /** Unmounts a rootfs; one in use is detached, so that the container's end is never held up by it. */

@@ -19,6 +19,8 @@ export class Deposits {
   readonly #path: string;
   readonly #namespace: string;
   readonly #deposits = new Map<string, Deposit>();
+  readonly #waiting = new Map<string, Deposit>();
+  #flushing: ReturnType<typeof setImmediate> | undefined;
   #client: KeeperClient | undefined;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #closed = false;
@@ -55,18 +57,41 @@ export class Deposits {
     const key = keyOf(owner);
     const deposit = this.#deposits.get(key) ?? { owner, fds: new Map<string, number>(), process: undefined };
     this.#deposits.set(key, deposit);
-    for (const [name, fd] of Object.entries(fds)) deposit.fds.set(name, fd);
-    if (process !== undefined) deposit.process = process;
-    this.#client?.hold(owner, fds, process);
+    const waiting = this.#waiting.get(key) ?? { owner, fds: new Map<string, number>(), process: undefined };
+    this.#waiting.set(key, waiting);
+    for (const one of [deposit, waiting]) {
+      for (const [name, fd] of Object.entries(fds)) one.fds.set(name, fd);
+      if (process !== undefined) one.process = process;
+    }
+    // What comes in the same turn goes in one message.
+    this.#flushing ??= setImmediate(() => this.flush());
+  }
+
+  /** Sends what waits: before it matters. */
+  flush(): void {
+    clearImmediate(this.#flushing);
+    this.#flushing = undefined;
+    for (const { owner, fds, process } of this.#waiting.values()) {
+      this.#client?.hold(owner, Object.fromEntries(fds), process);
+    }
+    this.#waiting.clear();
   }
 
   drop(owner: Owner, names?: readonly string[]): void {
     if (this.#path === "") return;
-    const deposit = this.#deposits.get(keyOf(owner));
+    const key = keyOf(owner);
+    const deposit = this.#deposits.get(key);
     if (names !== undefined) {
+      const waiting = this.#waiting.get(key);
+      // What the keeper was not told of yet it need not drop; it may have an older one of that name.
+      for (const name of names) waiting?.fds.delete(name);
       const known = names.filter((name) => deposit?.fds.delete(name) === true);
       if (known.length > 0) this.#client?.drop(owner, known);
       return;
+    }
+    for (const [one, { owner: its }] of this.#waiting) {
+      if (its.container === owner.container && (owner.exec === "" || its.exec === owner.exec))
+        this.#waiting.delete(one);
     }
     for (const [key, { owner: one }] of this.#deposits) {
       if (one.container === owner.container && (owner.exec === "" || one.exec === owner.exec))
@@ -76,6 +101,7 @@ export class Deposits {
   }
 
   close(): void {
+    this.flush();
     this.#closed = true;
     clearTimeout(this.#retry);
     this.#client?.close();
@@ -85,6 +111,7 @@ export class Deposits {
     try {
       const client = KeeperClient.connect(this.#path);
       this.#client = client;
+      this.#waiting.clear();
       for (const { owner, fds, process } of this.#deposits.values()) {
         client.hold(owner, Object.fromEntries(fds), process);
       }
@@ -133,6 +160,11 @@ export class ProcessDeposits {
 
   keepJournal(fd: number): void {
     this.#deposits.hold(this.#owner, { [JOURNAL]: fd });
+  }
+
+  /** Deposits what has not been yet. */
+  flush(): void {
+    this.#deposits.flush();
   }
 
   /** All of it; of init: of the whole container. */

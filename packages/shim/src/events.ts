@@ -15,6 +15,7 @@ const TOPICS = {
   TaskExecStarted: "/tasks/exec-started",
   TaskPaused: "/tasks/paused",
   TaskResumed: "/tasks/resumed",
+  TaskCheckpointed: "/tasks/checkpointed",
   TaskOOM: "/tasks/oom",
 } as const;
 

@@ -6,6 +6,7 @@ import { OwnedFd } from "@stevedore/os/fd";
 import { openPidfd } from "@stevedore/os/pidfd";
 import { SIGKILL } from "@stevedore/os/signals";
 import { BUNDLE, readPidFile, writeExitRecord } from "./bundle.ts";
+import { withCriuReason } from "./criu-log.ts";
 import type { ProcessDeposits } from "./deposits.ts";
 import { nameOf } from "./exits.ts";
 import type { Journal } from "./journal.ts";
@@ -19,6 +20,7 @@ import {
   type ShimContext,
   settledWithin,
 } from "./process.ts";
+import type { Removal } from "./removal.ts";
 import { DEFAULT_RUNTIME_ROOT, NO_STDIO, type RestoreCall, RuntimeClient } from "./runc/client.ts";
 import { isMissingContainer, killError, RuntimeError, runtimeError } from "./runc/errors.ts";
 import { ProcessConsole, withConsoleSocket } from "./stdio/console.ts";
@@ -106,7 +108,12 @@ export class InitProcess implements ContainerProcess {
   /** Makes the container: its init waits for {@link InitProcess.start}. @throws what the runtime said */
   static async create(request: InitRequest, shim: ShimContext): Promise<InitProcess> {
     const init = new InitProcess(request, shim);
-    await init.#create();
+    try {
+      await init.#create();
+    } catch (error) {
+      if (shim.deposits.enabled) await (await import("./removal.ts")).removeHalfMade(init.#removal());
+      throw error;
+    }
     return init;
   }
 
@@ -335,7 +342,11 @@ export class InitProcess implements ContainerProcess {
       error: messageOf(error),
     });
     const { removeByForce } = await import("./removal.ts");
-    await removeByForce({ id: this.id, bundle: this.#request.bundle, runtime: this.runtime, cgroup: undefined, log });
+    await removeByForce(this.#removal());
+  }
+
+  #removal(): Removal {
+    return { id: this.id, bundle: this.#request.bundle, runtime: this.runtime, cgroup: undefined, log: this.#shim.log };
   }
 
   #refusal(verb: string, kind: InitState["kind"]): Error {
@@ -374,11 +385,15 @@ export class InitProcess implements ContainerProcess {
   }
 
   async #restore(restore: Omit<RestoreCall, "consoleSocket" | "stdio">): Promise<void> {
-    await this.#shim.exits.expectingChild(() =>
-      this.#withStreams("OCI runtime restore failed", (streams) =>
-        this.runtime.restore(this.id, { ...restore, ...streams }),
-      ),
-    );
+    try {
+      await this.#shim.exits.expectingChild(() =>
+        this.#withStreams("OCI runtime restore failed", (streams) =>
+          this.runtime.restore(this.id, { ...restore, ...streams }),
+        ),
+      );
+    } catch (error) {
+      throw await withCriuReason(error, join(restore.workPath, "restore.log"));
+    }
   }
 
   /** Opens the streams, calls the runtime with them, takes the terminal, begins copying and reads the pid. */
@@ -428,7 +443,8 @@ export class InitProcess implements ContainerProcess {
         this.#shim.log.error("failed to copy dump.log to criu-dump.log", { error: messageOf(cause) }),
       );
       const [firstLine = ""] = messageOf(error).split("\n");
-      throw classified("unknown", `${firstLine} path= ${dump}`, { cause: error });
+      // The log goes with the container, so what it says of the cause is told now.
+      throw await withCriuReason(classified("unknown", `${firstLine} path= ${dump}`, { cause: error }), dump);
     } finally {
       if (ownWork) await rm(workPath, { recursive: true, force: true });
     }
@@ -465,6 +481,7 @@ export async function openStreams(
   options: StreamOptions,
   call: (streams: { readonly consoleSocket?: string; readonly stdio: ProcessIo["stdio"] }) => Promise<void>,
 ): Promise<ProcessStreams> {
+  options.kept.flush();
   if (options.names.terminal) {
     return withConsoleSocket(options.env, async (socket) => {
       await call({ consoleSocket: socket.path, stdio: NO_STDIO });
@@ -472,6 +489,7 @@ export async function openStreams(
     });
   }
   const io = await openProcessIo(options);
+  options.kept.flush();
   try {
     await call({ stdio: io.stdio });
   } catch (error) {

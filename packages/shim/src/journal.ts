@@ -1,13 +1,14 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { encodeText } from "@stevedore/base/bytes";
+import { concatBytes, encodeText } from "@stevedore/base/bytes";
+import { messageOf } from "@stevedore/base/errors";
 import type { Logger } from "@stevedore/base/log";
 import { type ExitSource, exitLine } from "@stevedore/keeper/exit-line";
 import type { ProcessName } from "@stevedore/keeper/protocol";
 import { isJsonObject, type JsonObject, type JsonValue, parseJson } from "@stevedore/oci/json-lossless";
 import { ERRNO, errnoText, isErrno } from "@stevedore/os/errno";
-import { OwnedFd, writeFrom } from "@stevedore/os/fd";
-import { openForAppending } from "@stevedore/os/files";
+import { OwnedFd, writeAll, writeFrom } from "@stevedore/os/fd";
+import { openForAppending, renameOver } from "@stevedore/os/files";
 import type { ProcessEnd } from "./process.ts";
 import type { StdioNames } from "./stdio/target.ts";
 
@@ -30,29 +31,53 @@ export type JournalLine =
   | { readonly what: "exec-start"; readonly exec: string }
   | ({ readonly what: "exec-pid"; readonly exec: string } & ProcessName)
   /** Its start failed, or it was deleted: there is no such exec any more. */
-  | { readonly what: "exec-failed" | "exec-deleted"; readonly exec: string }
+  | { readonly what: "exec-failed"; readonly exec: string }
+  | { readonly what: "exec-deleted"; readonly exec: string }
   /** The client is done with its input. */
   | { readonly what: "stdin-closed"; readonly exec: string }
   /** The daemon has been told of an exit. */
   | { readonly what: "told"; readonly exec: string; readonly pid: number };
 
+/** A journal is written anew when it has this many bytes, most of them of execs that are gone. */
+const COMPACT_BYTES = 64 << 10;
+
+export interface JournalOptions {
+  readonly log: Logger;
+  /** Told of the descriptor when the journal is another file from now on. */
+  readonly replaced: (fd: number) => void;
+  /** What stands in it already. */
+  readonly lines?: Map<string, Uint8Array[]>;
+}
+
 /** The journal of a container, for writing. */
 export class Journal implements Disposable {
-  readonly #fd: OwnedFd;
+  readonly #path: string;
   readonly #log: Logger;
+  readonly #replaced: (fd: number) => void;
+  #fd: OwnedFd;
+  /** What is still of use: lines by exec, "" for init. */
+  readonly #lines: Map<string, Uint8Array[]>;
+  #written = 0;
+  #live = 0;
 
-  private constructor(fd: OwnedFd, log: Logger) {
+  private constructor(path: string, fd: OwnedFd, made: JournalOptions) {
+    this.#path = path;
     this.#fd = fd;
-    this.#log = log;
+    this.#log = made.log;
+    this.#replaced = made.replaced;
+    this.#lines = made.lines ?? new Map<string, Uint8Array[]>();
+    for (const { byteLength } of [...this.#lines.values()].flat()) this.#live += byteLength;
+    this.#written = this.#live;
   }
 
-  static open(bundle: string, log: Logger): Journal {
-    return new Journal(new OwnedFd(openForAppending(join(bundle, JOURNAL_FILE), 0o600)), log);
+  static open(bundle: string, made: JournalOptions): Journal {
+    const path = join(bundle, JOURNAL_FILE);
+    return new Journal(path, new OwnedFd(openForAppending(path, 0o600)), made);
   }
 
   /** One that keeps nothing: for shims without a keeper, which nobody takes over from. */
   static none(log: Logger): Journal {
-    return new Journal(new OwnedFd(-1), log);
+    return new Journal("", new OwnedFd(-1), { log, replaced: () => undefined });
   }
 
   /** For the keeper. */
@@ -65,24 +90,50 @@ export class Journal implements Disposable {
    * goes on, and a shim that takes over knows less.
    */
   write(line: JournalLine): void {
-    this.#append(encodeText(`${JSON.stringify(line)}\n`));
+    const exec = "exec" in line ? line.exec : "";
+    this.#append(exec, encodeText(`${JSON.stringify(line)}\n`));
+    if (line.what !== "exec-deleted") return;
+    for (const { byteLength } of this.#lines.get(exec) ?? []) this.#live -= byteLength;
+    this.#lines.delete(exec);
+    if (this.#written > COMPACT_BYTES && this.#written > 2 * this.#live) this.#compact();
   }
 
   /** Appends how a process ended. */
   writeExit(exec: string, end: ProcessEnd): void {
     const { pid, status: code, exitedAt, start = "", source = "reaped", reason = "" } = end;
-    this.#append(exitLine(exec, { pid, start, code, at: exitedAt.getTime() }, source, reason));
+    this.#append(exec, exitLine(exec, { pid, start, code, at: exitedAt.getTime() }, source, reason));
   }
 
   [Symbol.dispose](): void {
     this.#fd[Symbol.dispose]();
   }
 
-  #append(bytes: Uint8Array): void {
+  #append(exec: string, bytes: Uint8Array): void {
     if (this.#fd.fd < 0) return; // deleted meanwhile, or none is kept
+    const lines = this.#lines.get(exec);
+    if (lines === undefined) this.#lines.set(exec, [bytes]);
+    else lines.push(bytes);
+    this.#written += bytes.byteLength;
+    this.#live += bytes.byteLength;
     const written = writeFrom(this.#fd.fd, bytes);
     if (written === bytes.byteLength) return;
     this.#log.error("write journal", { error: written < 0 ? errnoText(-written) : errnoText(ERRNO.ENOSPC) });
+  }
+
+  /** Health checks run execs for months: what is left of those that are gone would fill the memory the bundle is in. */
+  #compact(): void {
+    const temporary = `${this.#path}.new`;
+    try {
+      using next = new OwnedFd(openForAppending(temporary, 0o600, true));
+      writeAll(next.fd, concatBytes([...this.#lines.values()].flat()));
+      renameOver(temporary, this.#path);
+      this.#fd[Symbol.dispose]();
+      this.#fd = new OwnedFd(next.release());
+      this.#written = this.#live;
+      this.#replaced(this.#fd.fd);
+    } catch (error) {
+      this.#log.error("write journal anew", { error: messageOf(error) });
+    }
   }
 }
 
@@ -115,6 +166,8 @@ export interface JournalState {
   readonly checkpoint: boolean;
   started: boolean;
   readonly execs: Map<string, JournalProcess>;
+  /** What is still of use, by exec, "" for init. */
+  readonly lines: Map<string, Uint8Array[]>;
 }
 
 /** Reads a bundle's journal; undefined when there is none. A last line that was cut off is left out. */
@@ -137,10 +190,17 @@ export async function readJournal(bundle: string): Promise<JournalState | undefi
         checkpoint: fields["checkpoint"] === true,
         started: false,
         execs: new Map(),
+        lines: new Map(),
       };
     } else if (state !== undefined) enter(state, fields);
+    if (state !== undefined) keepLine(state, textOf(fields["exec"]), line);
   }
   return state;
+}
+
+function keepLine({ lines, execs }: JournalState, exec: string, line: string): void {
+  if (exec !== "" && !execs.has(exec)) lines.delete(exec);
+  else lines.set(exec, [...(lines.get(exec) ?? []), encodeText(`${line}\n`)]);
 }
 
 function newProcess(io: StdioNames, spec: string): JournalProcess {

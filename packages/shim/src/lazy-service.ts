@@ -2,6 +2,7 @@ import { classified, messageOf } from "@stevedore/base/errors";
 import type { Method } from "@stevedore/ttrpc/server";
 import { type DescService, decodeMessage, encodeMessage, isMessage, makeMessage } from "@stevedore/wire/codec";
 import type { ServiceImpl } from "@stevedore/wire/rpc/types";
+import { traceCall } from "./trace.ts";
 
 /** A service whose descriptors are loaded at its first call: a shim speaks one version of the API and offers two. */
 export interface LazyService<S extends DescService> {
@@ -26,7 +27,9 @@ export function lazyMethods<S extends DescService>(service: LazyService<S>): Rec
           throw classified("not-implemented", `method ${name} not implemented`);
         }
         const request = decode(() => decodeMessage(method.input, payload));
-        const answer: unknown = await Reflect.apply(implementation, service.implementation, [request, call]);
+        const work = async (): Promise<unknown> =>
+          Reflect.apply(implementation, service.implementation, [request, call]);
+        const answer = await traceCall(call, work);
         if (isMessage(answer)) return encodeMessage(method.output, answer);
         return encodeMessage(method.output, makeMessage(method.output, isFields(answer) ? answer : {}));
       },

@@ -2,7 +2,7 @@ import { appendFile } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf } from "@stevedore/base/errors";
 import type { Logger } from "@stevedore/base/log";
-import { type Cgroup, cgroupAt, cgroupExists, cgroupProcesses, killCgroup } from "@stevedore/os/cgroup";
+import { type Cgroup, cgroupAt, cgroupExists, cgroupProcesses, deleteCgroup, killCgroup } from "@stevedore/os/cgroup";
 import { readCgroupsPath } from "./bundle.ts";
 import type { RuntimeClient } from "./runc/client.ts";
 import { isMissingContainer } from "./runc/errors.ts";
@@ -52,6 +52,26 @@ export async function removeByForce(removal: Removal): Promise<void> {
   await appendFile(join(removal.bundle, "../../..", ABANDONED), `${JSON.stringify(line)}\n`, { mode: 0o600 }).catch(
     (error: unknown) => log.error("writing down what was abandoned", { id, error: messageOf(error) }),
   );
+}
+
+/**
+ * Removes what a runtime that was killed in its create has left, if that is ours: a container of that id made from another bundle
+ * is somebody else's. Never rejects.
+ */
+export async function removeHalfMade(removal: Removal): Promise<void> {
+  const { id, runtime, bundle, log } = removal;
+  try {
+    const found = await runtime.state(id).catch((error: unknown) => {
+      if (isMissingContainer(error)) return undefined;
+      throw error;
+    });
+    if (found?.bundle === bundle) await removeByForce(removal);
+    if (found !== undefined) return;
+    const cgroup = await cgroupOf(removal);
+    if (cgroup !== undefined && cgroupExists(cgroup) && isEmpty(cgroup)) await deleteCgroup(cgroup);
+  } catch (error) {
+    log.warn("removing what a failed create has left", { id, error: messageOf(error) });
+  }
 }
 
 async function cgroupOf({ bundle }: Removal): Promise<Cgroup | undefined> {

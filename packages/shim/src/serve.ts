@@ -28,6 +28,7 @@ import { SANDBOX_METHODS, SandboxService } from "./sandbox-service.ts";
 import { SocketLinks } from "./socket-links.ts";
 import { READY, READY_FD, SHARED_VARIABLE } from "./start.ts";
 import { TaskService } from "./task-service.ts";
+import { startTracing } from "./trace.ts";
 
 /** Methods of the task service, v2 and v3 alike. */
 const TASK_METHODS = [
@@ -133,6 +134,7 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
       implementation: { adopt: (request: { readonly id: string; readonly bundle: string }) => service.adopt(request) },
     }),
   );
+  await using _tracing = await startTracing(env, log);
   let met = false;
   const listener = await listen(flags.socket, (carrier) => {
     met = true;

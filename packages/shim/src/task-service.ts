@@ -188,8 +188,7 @@ export class TaskService {
         if (end === undefined) container.watchAdopted(exec, (ended) => this.#sendExit(container, exec.id, ended));
         else if (!told) this.#sendExit(container, exec.id, end);
       }
-      if (found.end === undefined) this.#watchInit(container);
-      else if (!found.told) this.#sendExit(container, "", found.end);
+      if (found.end === undefined || !found.told) this.#watchInit(container, found.end);
       if (container.init.status !== "stopped") {
         container.watchOom(() => this.#events.send("TaskOOM", { containerId: id }));
       }
@@ -213,10 +212,16 @@ export class TaskService {
       return { pid };
     }
     const { init } = container;
-    const restored = init.pid === 0;
-    await init.start(() => this.#events.send("TaskStart", { containerId, pid: init.pid }));
+    const begin = (): Promise<void> => init.start(() => this.#events.send("TaskStart", { containerId, pid: init.pid }));
+    if (init.pid > 0) await begin();
+    else {
+      // Restored: it may have ended before its pid is known here.
+      await this.#shim.exits.expectingChild(async () => {
+        await begin();
+        this.#watchInit(container);
+      });
+    }
     container.watchOom(() => this.#events.send("TaskOOM", { containerId }));
-    if (restored) this.#watchInit(container);
     return { pid: init.pid };
   }
 
@@ -307,8 +312,9 @@ export class TaskService {
   async checkpoint(
     request: Target & { readonly path: string; readonly options?: AnyBytes | undefined },
   ): Promise<Record<string, never>> {
-    const { init } = await this.#container(request.id);
+    const { init, id } = await this.#container(request.id);
     await init.checkpoint(request.path, await decodeCheckpointOptions(request.options));
+    this.#events.send("TaskCheckpointed", { containerId: id, checkpoint: request.path });
     return {};
   }
 
@@ -370,14 +376,15 @@ export class TaskService {
     return (await this.#container(target.id)).process(target.execId);
   }
 
-  #watchInit(container: Container): void {
-    void this.#untilInitEnds(container).catch((error: unknown) =>
+  /** @param known its end, when it is over already. */
+  #watchInit(container: Container, known?: ProcessEnd): void {
+    void this.#untilInitEnds(container, known).catch((error: unknown) =>
       this.#shim.log.error("failed to handle the exit of init", { id: container.id, error: messageOf(error) }),
     );
   }
 
-  async #untilInitEnds(container: Container): Promise<void> {
-    const end = await container.init.untilExit();
+  async #untilInitEnds(container: Container, known?: ProcessEnd): Promise<void> {
+    const end = known ?? (await container.init.untilExit());
     if (await container.initEnded(end)) this.#sendExit(container, "", end);
   }
 

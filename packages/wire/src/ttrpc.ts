@@ -4,12 +4,13 @@ import {
   type DescMethodUnary,
   type MessageShape,
 } from "@bufbuild/protobuf";
-import { classified, messageOf } from "@stevedore/base";
+import { classified, errorClassOf, messageOf, type Span } from "@stevedore/base";
 import type { MetadataPair, Method, Server, ServerCall, Client as TtrpcClient } from "@stevedore/ttrpc";
 import { decodeMessage, encodeMessage } from "./codec.ts";
 import { Metadata } from "./rpc/metadata.ts";
 import type { MethodHandler, Router } from "./rpc/router.ts";
 import type { CallContext, CallOptions, Transport } from "./rpc/types.ts";
+import { Code, codeOf } from "./status.ts";
 
 /** Puts every service a router has now on a ttrpc server. Services added to the router later are not seen. */
 export function registerRouter(server: Server, router: Router): void {
@@ -92,8 +93,17 @@ export function ttrpcTransport(client: TtrpcClient): Transport {
       options: CallOptions,
     ): Promise<MessageShape<O>> {
       const payload = encodeMessage(method.input, request);
-      const answer = await client.call(method.parent.typeName, method.name, payload, ttrpcOptions(options));
-      return parse(method.output, answer);
+      const span = options.span?.child(`${method.parent.typeName}/${method.name}`, {
+        kind: "client",
+        attributes: { "rpc.system": "ttrpc", "rpc.service": method.parent.typeName, "rpc.method": method.name },
+      });
+      const call = ttrpcOptions(options, span);
+      if (span === undefined) {
+        return parse(method.output, await client.call(method.parent.typeName, method.name, payload, call));
+      }
+      return withStatus(span, async () =>
+        parse(method.output, await client.call(method.parent.typeName, method.name, payload, call)),
+      );
     },
     async *stream<I extends DescMessage, O extends DescMessage>(
       method: DescMethodStreaming<I, O>,
@@ -117,7 +127,25 @@ export function ttrpcTransport(client: TtrpcClient): Transport {
   };
 }
 
-function ttrpcOptions(options: CallOptions): {
+/** Ends a call's span with what the call came to. */
+async function withStatus<T>(span: Span, call: () => Promise<T>): Promise<T> {
+  const name = "rpc.ttrpc.status_code";
+  try {
+    const answer = await call();
+    span.set({ [name]: Code.ok });
+    span.end();
+    return answer;
+  } catch (error) {
+    span.set({ [name]: codeOf(errorClassOf(error)) });
+    span.end(error);
+    throw error;
+  }
+}
+
+function ttrpcOptions(
+  options: CallOptions,
+  span?: Span,
+): {
   signal?: AbortSignal;
   timeoutMs?: number;
   metadata?: readonly MetadataPair[];
@@ -130,6 +158,7 @@ function ttrpcOptions(options: CallOptions): {
       values.map((value): MetadataPair => [key, value]),
     );
   }
+  if (span !== undefined) made.metadata = [...(made.metadata ?? []), ...Object.entries(span.headers())];
   return made;
 }
 

@@ -26,13 +26,16 @@ const ANSWER_LIMIT_MS = 60_000;
 /** Of the console's text, in an error. */
 const CONSOLE_TAIL = 4_000;
 
+/** A test run that is killed takes its guests along. */
+const WITH_US = ["setpriv", "--pdeathsig", "KILL"];
+
 const INIT = { small: "/guest/init.sh", v1: "/guest/init.sh", systemd: "/lib/systemd/systemd" } as const;
 
 /** The arguments of qemu: everything of it is in `dir`. */
 function machine(options: GuestOptions, image: Image, dir: string): string[] {
   const kind = options.kind ?? "small";
   const kernelArguments = [
-    "console=ttyS0 quiet mitigations=off random.trust_cpu=on",
+    "console=ttyS0 quiet mitigations=off random.trust_cpu=on tsc=reliable",
     `guest.init=${INIT[kind]}`,
     `guest.repository=${repository}`,
     ...(kind === "v1" ? ["guest.cgroup=v1"] : []),
@@ -86,7 +89,7 @@ export class Guest implements AsyncDisposable {
   static async boot(options: GuestOptions = {}): Promise<Guest> {
     const image = await guestImage();
     const dir = await mkdtemp(join(tmpdir(), "stv-vm-"));
-    const child = Bun.spawn(["qemu-system-x86_64", ...machine(options, image, dir)], {
+    const child = Bun.spawn([...WITH_US, "qemu-system-x86_64", ...machine(options, image, dir)], {
       stdin: "ignore",
       stdout: "ignore",
       stderr: Bun.file(join(dir, "qemu")),

@@ -52,3 +52,33 @@ const ESCAPES: Readonly<Record<string, string>> = {
 function goString(text: string): string {
   return JSON.stringify(text).replace(/[<>&\u2028\u2029]/g, (char) => ESCAPES[char] ?? char);
 }
+
+/** JSON without blanks, as Go prints it, with line ends and `step` for each level. */
+export function indentJson(compact: string, step: string): string {
+  let out = "";
+  let depth = 0;
+  for (let at = 0; at < compact.length; at++) {
+    const char = compact[at] ?? "";
+    if (char === '"') {
+      const end = stringEnd(compact, at);
+      out += compact.slice(at, end);
+      at = end - 1;
+    } else if (char === "{" || char === "[") {
+      const next = compact[at + 1];
+      if (next === "}" || next === "]") {
+        out += char + next;
+        at++;
+      } else out += `${char}\n${step.repeat(++depth)}`;
+    } else if (char === "}" || char === "]") out += `\n${step.repeat(--depth)}${char}`;
+    else if (char === ",") out += `,\n${step.repeat(depth)}`;
+    else out += char === ":" ? ": " : char;
+  }
+  return out;
+}
+
+/** The place behind the string that begins at `start`. */
+function stringEnd(text: string, start: number): number {
+  let at = start + 1;
+  while (at < text.length && text[at] !== '"') at += text[at] === "\\" ? 2 : 1;
+  return at + 1;
+}

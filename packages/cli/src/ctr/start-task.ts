@@ -5,7 +5,7 @@ import { isJsonObject, parseJson } from "@stevedore/oci/json-lossless";
 import { noPivotOptions } from "@stevedore/sdk/local/runc-options";
 import { runInForeground } from "@stevedore/sdk/local/task-run";
 import { logUriIo, NULL_IO, openTaskStreams } from "@stevedore/sdk/local/task-streams";
-import type { AnyValue, Container, Mount, TaskIO } from "@stevedore/sdk/types";
+import type { AnyValue, Container, Descriptor, Mount, TaskIO } from "@stevedore/sdk/types";
 import type { CommandIO } from "../kit/command.ts";
 import type { Session } from "./globals.ts";
 import { taskOutputs } from "./task-output.ts";
@@ -14,6 +14,8 @@ export interface StartRequest {
   readonly container: Container;
   /** Mounts of its root file system, of somebody who has just prepared it; absent: the snapshotter is asked. */
   readonly mounts?: readonly Mount[];
+  /** The memory of a checkpoint to go on from. */
+  readonly checkpoint?: Descriptor;
   readonly detach: boolean;
   readonly nullIo: boolean;
   readonly logUri: string;
@@ -37,20 +39,26 @@ export async function startTask(session: Session, io: CommandIO, request: StartR
       rootfs,
       io: streams,
       runtimePath: "",
+      ...(request.checkpoint === undefined ? {} : { checkpoint: request.checkpoint }),
       ...(options === undefined ? {} : { options }),
     });
     if (request.pidFile !== "") await writeFile(request.pidFile, String(pid));
   };
   const elsewhere = streamsElsewhere(request, terminal);
   if (elsewhere !== undefined || request.detach) {
-    await createDetached(request, { terminal, create, elsewhere });
+    const dropStreams = await createDetached(request, { terminal, create, elsewhere });
     if (!request.detach) {
       const exited = client.tasks.wait(context, process);
       exited.catch(() => undefined);
       await startOrDelete(session, process);
       return (await exited).exitStatus;
     }
-    await startOrDelete(session, process);
+    try {
+      await startOrDelete(session, process);
+    } catch (error) {
+      await dropStreams();
+      throw error;
+    }
     return 0;
   }
   let created = false;
@@ -83,9 +91,16 @@ interface Detached {
   readonly elsewhere: TaskIO | undefined;
 }
 
-// A detached task gets FIFOs too, so that `ctr tasks attach` can join it; they stay when this command ends.
-async function createDetached(request: StartRequest, { terminal, create, elsewhere }: Detached): Promise<void> {
-  if (elsewhere !== undefined) return create(elsewhere);
+// A detached task gets FIFOs too, so that `ctr tasks attach` can join it; they stay when this command ends. What is given back
+// removes them, for a task that does not start.
+async function createDetached(
+  request: StartRequest,
+  { terminal, create, elsewhere }: Detached,
+): Promise<() => Promise<void>> {
+  if (elsewhere !== undefined) {
+    await create(elsewhere);
+    return async () => undefined;
+  }
   const streams = openTaskStreams({
     id: request.container.id,
     ...(request.fifoDir === "" ? {} : { folder: request.fifoDir }),
@@ -94,12 +109,14 @@ async function createDetached(request: StartRequest, { terminal, create, elsewhe
     stdout: () => undefined,
     stderr: () => undefined,
   });
+  const drop = async (): Promise<void> => streams[Symbol.asyncDispose]();
   try {
     await create(streams.io);
   } catch (error) {
-    await streams[Symbol.asyncDispose]();
+    await drop();
     throw error;
   }
+  return drop;
 }
 
 // An input that never comes and never ends: a detached shell must not see the end of its input.

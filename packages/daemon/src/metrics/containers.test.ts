@@ -10,6 +10,7 @@ import { MetricPage } from "./family.ts";
 import { textOf } from "./text.ts";
 
 const RUNC = "/usr/bin/containerd-shim-runc-v2";
+const ASKED = ['id=="b"', 'id=="elsewhere"'];
 const NEVER = new AbortController().signal;
 
 function container(id: string, runtime: string): Container {
@@ -51,7 +52,7 @@ function collectorOf(
 }
 
 test("runc's containers are read from their cgroups, others' shims are asked, ended ones have no figures", async () => {
-  const cgroup = cgroupAt(`/metrics-test-${process.pid}`);
+  const cgroup = cgroupAt(`/metrics-test-${process.pid}-alpha`);
   createCgroup(cgroup);
   try {
     await using child = spawnChild(["sleep", "1000"]);
@@ -60,10 +61,12 @@ test("runc's containers are read from their cgroups, others' shims are asked, en
     const lookups: number[] = [];
     const collect = collectorOf(
       [
-        { namespace: "n", id: "a", pid: child.pid, status: "running", shim: RUNC },
+        { namespace: "n", id: "alpha", pid: child.pid, status: "running", shim: RUNC },
         { namespace: "n", id: "b", pid: child.pid, status: "running", shim: "/usr/bin/containerd-shim-kata-v2" },
         { namespace: "n", id: "c", pid: child.pid, status: "stopped", shim: RUNC },
         { namespace: "n", id: "d", pid: 2 ** 30, status: "running", shim: RUNC },
+        // As after a restart, when the pid may be another's by now.
+        { namespace: "n", id: "elsewhere", pid: child.pid, status: "unknown", shim: RUNC },
       ],
       {
         asked,
@@ -80,13 +83,14 @@ test("runc's containers are read from their cgroups, others' shims are asked, en
         .split("\n")
         .filter((line) => line.startsWith("container_pids_current"));
       expect(current).toEqual([
-        'container_pids_current{container_id="a",namespace="n",runtime="runtime-a"} 1',
+        'container_pids_current{container_id="alpha",namespace="n",runtime="runtime-alpha"} 1',
         'container_pids_current{container_id="b",namespace="n",runtime="runtime-b"} 77',
+        'container_pids_current{container_id="elsewhere",namespace="n",runtime="runtime-elsewhere"} 77',
       ]);
     }
-    expect(asked).toEqual([['id=="b"'], ['id=="b"']]);
-    // Where a process's group is was looked up once.
-    expect(lookups).toEqual([child.pid, 2 ** 30, 2 ** 30]);
+    expect(asked).toEqual([ASKED, ASKED]);
+    // Where a container's group is was looked up once.
+    expect(lookups).toEqual([child.pid, 2 ** 30, child.pid, 2 ** 30, child.pid]);
   } finally {
     await deleteCgroup(cgroup);
   }

@@ -14,12 +14,10 @@ import { typeNameOf } from "@stevedore/wire/typeurl";
 import { addCgroupV1, addCgroupV2, type ContainerLabels } from "./cgroup.ts";
 import { LabelSet, type MetricPage } from "./family.ts";
 import type { Collector } from "./registry.ts";
+import { Turns } from "./turns.ts";
 
 /** The shim whose containers' cgroups are the containers' own, whoever made it. */
 const RUNC_SHIM = "containerd-shim-runc-v2";
-
-/** How long cgroups are read at a stretch before the loop gets its turn: calls must not wait for a scrape. */
-const STRETCH_MS = 4;
 
 export interface ContainerSources {
   readonly containers: Pick<ContainerStore, "list">;
@@ -30,7 +28,7 @@ export interface ContainerSources {
 }
 
 /** Namespace, id and pid of a task → where its cgroup is. */
-type Places = Map<string, Cgroup | undefined>;
+type Places = Map<string, Cgroup>;
 
 export function containerCollector(sources: ContainerSources): Collector {
   let places: Places = new Map();
@@ -39,21 +37,14 @@ export function containerCollector(sources: ContainerSources): Collector {
     const labels = await labelsOf(known, sources, signal);
     const fresh: Places = new Map();
     const asked = new Map<string, { readonly task: KnownTask; readonly labels: ContainerLabels }[]>();
-    let since = performance.now();
+    const turns = new Turns();
     for (const task of known) {
       const its = labels.get(`${task.namespace}/${task.id}`);
       if (its === undefined) continue;
       const place = placeOf(task, { places, fresh, cgroupOf: sources.cgroupOf ?? processCgroup });
-      if (place === undefined || !addFrom(place, page, its)) {
-        // Stats of a task that has ended are refused; of the others, shims know.
-        const others = asked.get(task.namespace) ?? [];
-        if (!isRunc(task)) others.push({ task, labels: its });
-        asked.set(task.namespace, others);
-      }
-      if (performance.now() - since < STRETCH_MS) continue;
-      await new Promise((resolve) => setImmediate(resolve));
-      signal.throwIfAborted();
-      since = performance.now();
+      if (place === "ask") asked.set(task.namespace, [...(asked.get(task.namespace) ?? []), { task, labels: its }]);
+      else if (place !== "ended") addFrom(place, page, its);
+      await turns.give(signal);
     }
     places = fresh;
     await Promise.all([...asked].map(async ([namespace, tasks]) => ask(page, { namespace, tasks, sources, signal })));
@@ -64,12 +55,14 @@ function isRunc({ shim }: KnownTask): boolean {
   return basename(shim) === RUNC_SHIM;
 }
 
-/** Where the figures of a task are to be read; undefined where its shim must be asked. Found out once per process. */
+/** Where the figures of a task are to be read. Found out once per process. */
 function placeOf(
   task: KnownTask,
   { places, fresh, cgroupOf }: { places: Places; fresh: Places; cgroupOf: (pid: number) => Cgroup },
-): Cgroup | undefined {
-  if (!isRunc(task) || task.pid === 0) return undefined;
+): Cgroup | "ask" | "ended" {
+  if (!isRunc(task)) return "ask";
+  // Not begun, or found by a restarted daemon whose shim has not answered yet.
+  if (task.pid === 0) return "ended";
   const key = `${task.namespace}/${task.id}/${task.pid}`;
   const known = places.get(key);
   if (known !== undefined) {
@@ -79,25 +72,32 @@ function placeOf(
   try {
     const found = cgroupOf(task.pid);
     // A process that is ending has left its group for the root; the root's figures are not a container's.
-    if (isRootCgroup(found)) return undefined;
+    if (isRootCgroup(found)) return "ended";
+    // What became of the pid while no daemon looked is not known, so the group has to say whose it is.
+    if (!groupNames(found, task.id)) return "ask";
     fresh.set(key, found);
     return found;
   } catch (error) {
-    if (isErrorClass(error, "not-found")) return undefined;
+    if (isErrorClass(error, "not-found")) return "ended";
     throw error;
   }
 }
 
-/** @returns false when the cgroup has gone. */
-function addFrom(place: Cgroup, page: MetricPage, labels: ContainerLabels): boolean {
+/** Whether a cgroup bears the id, as all do but those that a client has named otherwise. */
+function groupNames(cgroup: Cgroup, id: string): boolean {
+  return cgroup.version === 2
+    ? cgroup.folder.includes(id)
+    : [...cgroup.folders.values()].some((folder) => folder.includes(id));
+}
+
+/** A group that has gone adds nothing: its container has ended. */
+function addFrom(place: Cgroup, page: MetricPage, labels: ContainerLabels): void {
   try {
     const read = readCgroupMetrics(place);
     if (read.version === 2) addCgroupV2(page, labels, read.metrics);
     else addCgroupV1(page, labels, read.metrics);
-    return true;
   } catch (error) {
-    if (isErrorClass(error, "not-found")) return false;
-    throw error;
+    if (!isErrorClass(error, "not-found")) throw error;
   }
 }
 
@@ -124,7 +124,6 @@ interface Asked {
 }
 
 async function ask(page: MetricPage, { namespace, tasks, sources, signal }: Asked): Promise<void> {
-  if (tasks.length === 0) return;
   const filters = tasks.map(({ task }) => `id==${JSON.stringify(task.id)}`);
   const context = backgroundContext({ signal, namespace });
   const answers = await sources.tasks.metrics(context, filters).catch((error: unknown) => {

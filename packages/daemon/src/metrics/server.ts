@@ -1,14 +1,22 @@
 /** The metrics endpoint: `/v1/metrics` over HTTP, for Prometheus. */
-import { classified, type Logger, messageOf } from "@stevedore/base";
+import { existsSync } from "node:fs";
+import { promisify } from "node:util";
+import { gzip, type ZlibOptions } from "node:zlib";
+import { classified, encodeText, type Logger, messageOf } from "@stevedore/base";
+import type { Family } from "./family.ts";
 import { chooseFormat, encodingOf } from "./negotiate.ts";
 import { protobufOf } from "./protobuf.ts";
 import type { MetricsRegistry } from "./registry.ts";
 import { textOf } from "./text.ts";
+import { Turns } from "./turns.ts";
 
 /** Longest time a scrape may take; Prometheus gives up after 10 s by default. */
 const SCRAPE_LIMIT_MS = 10_000;
 
 const PATH = "/v1/metrics";
+
+/** There when the kernel has IPv6. */
+const IPV6 = "/proc/net/if_inet6";
 
 const IN_FLIGHT = {
   name: "promhttp_metric_handler_requests_in_flight",
@@ -42,12 +50,22 @@ export function serveMetrics(options: {
     page.add(IN_FLIGHT, undefined, inFlight);
     for (const [code, count] of requests) page.add(REQUESTS, { code: String(code) }, count);
   });
+  // Scrapes that meet share one look at everything.
+  let gathering: Promise<readonly Family[]> | undefined;
+  const gather = async (): Promise<readonly Family[]> => {
+    gathering ??= registry
+      .page(AbortSignal.timeout(SCRAPE_LIMIT_MS))
+      .then((page) => page.families())
+      .finally(() => {
+        gathering = undefined;
+      });
+    return gathering;
+  };
   const scrape = async (request: Request): Promise<Response> => {
     inFlight++;
     let code = 200;
     try {
-      const signal = AbortSignal.any([request.signal, AbortSignal.timeout(SCRAPE_LIMIT_MS)]);
-      return await pageFor(request, registry, signal);
+      return await answerTo(request, await gather());
     } catch (error) {
       code = 500;
       log.warn("failed to collect metrics", { error: messageOf(error) });
@@ -58,13 +76,16 @@ export function serveMetrics(options: {
       requests.set(code, (requests.get(code) ?? 0) + 1);
     }
   };
-  const server = Bun.serve({
-    hostname: hostname === "" ? "::" : hostname,
-    port: Number(match[2]),
-    // A scrape has its own limit.
-    idleTimeout: 0,
-    fetch: async (request) => (new URL(request.url).pathname === PATH ? scrape(request) : notFound()),
-  });
+  const listen = (host: string): Bun.Server<undefined> =>
+    Bun.serve({
+      hostname: host,
+      port: Number(match[2]),
+      // A scrape has its own limit.
+      idleTimeout: 0,
+      fetch: async (request) => (new URL(request.url).pathname === PATH ? scrape(request) : notFound()),
+    });
+  // Without a host: on every address, of both kinds where the machine has both, as Go listens.
+  const server = hostname === "" ? listen(existsSync(IPV6) ? "::" : "0.0.0.0") : listen(hostname);
   log.info("serving...", { address });
   return { [Symbol.asyncDispose]: async () => server.stop(true) };
 }
@@ -74,15 +95,22 @@ function notFound(): Response {
   return new Response("404 page not found\n", { status: 404, headers });
 }
 
-async function pageFor(request: Request, registry: MetricsRegistry, signal: AbortSignal): Promise<Response> {
+async function answerTo(request: Request, families: readonly Family[]): Promise<Response> {
   const format = chooseFormat(request.headers.get("accept") ?? "");
   const encoding = encodingOf(request.headers.get("accept-encoding") ?? "");
-  const families = (await registry.page(signal)).families();
-  const bytes = format.kind === "protobuf" ? protobufOf(families) : new TextEncoder().encode(textOf(families));
+  const turns = new Turns();
+  const parts: Uint8Array[] = [];
+  for (const family of families) {
+    parts.push(format.kind === "protobuf" ? protobufOf([family]) : encodeText(textOf([family])));
+    await turns.give(request.signal);
+  }
+  const bytes = Buffer.concat(parts);
   const headers: Record<string, string> = { "content-type": format.contentType };
   if (encoding === "identity") return new Response(bytes, { headers });
   headers["content-encoding"] = encoding;
-  // Level 1: a page of 500 containers is 4 MB of much the same.
-  const packed = encoding === "gzip" ? Bun.gzipSync(bytes, { level: 1 }) : await Bun.zstdCompress(bytes, { level: 1 });
+  // Level 1: a page of 500 containers is 3 MB of much the same. Packed on another thread.
+  const packed = encoding === "gzip" ? await gzipped(bytes, { level: 1 }) : await Bun.zstdCompress(bytes, { level: 1 });
   return new Response(packed, { headers });
 }
+
+const gzipped = promisify<Uint8Array, ZlibOptions, Buffer<ArrayBuffer>>(gzip);

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { backgroundContext, isErrorClass, type RequestContext } from "@stevedore/base";
-import type { AnyValue, Envelope } from "@stevedore/core";
+import type { AnyValue, Envelope, EventLog, LoggedEvent, PendingEvent } from "@stevedore/core";
 import { createEventExchange } from "./exchange.ts";
 
 const event = (text = ""): AnyValue => ({ typeUrl: "containerd.events.Test", value: Buffer.from(text) });
@@ -144,4 +144,102 @@ describe("createEventExchange()", () => {
     expect(await reading).toEqual([]);
     await exchange.publish(inDefault, "/late", event());
   });
+
+  test("with a log a subscriber reads on from there, gets each event once, and a replay does not end before it has all", async () => {
+    const eventLog = new MemoryLog();
+    const exchange = createEventExchange({ eventLog, tail: { events: 4, bytes: 1_000_000 } });
+    const slow = exchange.subscribe(backgroundContext(), []);
+    const reading = slow[Symbol.asyncIterator]();
+    const seen: string[] = [];
+    const next = async (count: number): Promise<void> => {
+      for (let i = 0; i < count; i++) {
+        const { value, done } = await reading.next();
+        if (done === true) throw new Error("the subscription ended");
+        seen.push(value.topic);
+      }
+    };
+    const publish = async (from: number, to: number): Promise<void> => {
+      for (let i = from; i < to; i++) await exchange.publish(inDefault, `/n${i}`, event());
+    };
+    await publish(0, 3);
+    await next(2);
+    // Far behind, then up with it again, then behind again.
+    await publish(3, 300);
+    await next(200);
+    await publish(300, 302);
+    await next(100);
+    await publish(302, 310);
+    await next(8);
+    expect(seen).toEqual(Array.from({ length: 310 }, (_, i) => `/n${i}`));
+    // An event that is in the log before its news has come is not told twice.
+    eventLog.holdNews = true;
+    await publish(310, 312);
+    const all = await Array.fromAsync(
+      exchange.replay(backgroundContext(), { from: { kind: "oldest" }, filters: [], follow: false }),
+    );
+    expect(all).toHaveLength(312);
+    const following = exchange
+      .replay(backgroundContext(), {
+        from: { kind: "after", cursor: all[309]?.cursor ?? "" },
+        filters: [],
+        follow: true,
+      })
+      [Symbol.asyncIterator]();
+    const first = [await following.next(), await following.next()].map(({ value }) => value?.envelope.topic);
+    const third = following.next();
+    eventLog.releaseNews();
+    await publish(312, 313);
+    expect([...first, (await third).value?.envelope.topic]).toEqual(["/n310", "/n311", "/n312"]);
+    // What is gone from the log ends who is behind it, and is refused to who asks for it.
+    eventLog.events.splice(0, 312);
+    eventLog.first = 313;
+    const late = exchange.replay(backgroundContext(), {
+      from: { kind: "after", cursor: all[0]?.cursor ?? "" },
+      filters: [],
+      follow: false,
+    });
+    expect(await messageOf(async () => Array.fromAsync(late))).toContain("the next events are not kept any more");
+  });
 });
+
+/** A log whose news can be held back, as between a commit and the message about it. */
+class MemoryLog implements EventLog {
+  readonly id = "0123abcd";
+  readonly events: LoggedEvent[] = [];
+  first = 1;
+  holdNews = false;
+  readonly #held: LoggedEvent[] = [];
+  readonly #listeners = new Set<(events: readonly LoggedEvent[]) => void>();
+
+  async append({ namespace, topic, event: told }: PendingEvent): Promise<void> {
+    await Promise.resolve();
+    const cursor = this.first + this.events.length;
+    const logged = { cursor, envelope: { timestamp: new Date(), nanos: 0, namespace, topic, event: told } };
+    this.events.push(logged);
+    this.#held.push(logged);
+    if (!this.holdNews) this.releaseNews();
+  }
+
+  releaseNews(): void {
+    this.holdNews = false;
+    const news = this.#held.splice(0);
+    for (const listener of this.#listeners) listener(news);
+  }
+
+  onAppend(listener: (events: readonly LoggedEvent[]) => void): Disposable {
+    this.#listeners.add(listener);
+    return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
+  }
+
+  read(after: number, limit: number): readonly LoggedEvent[] {
+    return this.events.filter(({ cursor }) => cursor > after).slice(0, limit);
+  }
+
+  bounds(): { readonly oldest: number; readonly newest: number } {
+    return { oldest: this.first, newest: this.first + this.events.length - 1 };
+  }
+
+  before(): number {
+    return this.first - 1;
+  }
+}

@@ -1,4 +1,4 @@
-import { concatBytes, decodeText, encodeText, type Logger, messageOf } from "@stevedore/base";
+import { concatBytes, decodeText, encodeText, isErrorClass, type Logger, messageOf } from "@stevedore/base";
 import { KeeperClient } from "@stevedore/keeper/client";
 import { memoryFile, OwnedFd, openNull, pipe } from "@stevedore/os/fd";
 import { readChunks } from "@stevedore/os/io";
@@ -16,11 +16,17 @@ export interface KeeperSettings {
   readonly grpcAddress: string;
   readonly env: Readonly<Record<string, string>>;
   readonly log: Logger;
+  /** Told when another keeper is there, which is not above the shims that run. */
+  readonly replaced?: () => void;
 }
 
 /** How long a keeper may take until it listens, milliseconds, and how often that is looked at. */
 const START_MS = 5_000;
 const START_POLL_MS = 2;
+
+/** How often a keeper is looked for or started in a row, and the pause after the first failure. */
+const ATTEMPTS = 8;
+const ATTEMPT_PAUSE_MS = 20;
 
 /** How long a keeper that said it ends may take. */
 const END_MS = 2_000;
@@ -64,7 +70,14 @@ export class KeeperLink {
   async run(argv: readonly string[], options: RunOptions): Promise<RunResult> {
     const client = await this.client();
     if (client === undefined) return runCommand(argv, options);
-    return runBy(client, argv, options);
+    try {
+      return await runBy(client, argv, options);
+    } catch (error) {
+      // It died before it could say whether it has started anything: a shim that nobody finds ends by itself.
+      if (!client.isClosed || !isErrorClass(error, "unavailable")) throw error;
+      const next = await this.client();
+      return next === undefined ? runCommand(argv, options) : runBy(next, argv, options);
+    }
   }
 
   /** Forgets a container. */
@@ -90,8 +103,7 @@ export class KeeperLink {
   async #open(): Promise<KeeperClient | undefined> {
     const { log, socket } = this.#settings;
     try {
-      const client = await this.#connectOrStart();
-      const pid = await client.attend();
+      const { client, pid } = await this.#attended();
       log.debug("keeper", { pid, socket });
       void this.#follow(client);
       return client;
@@ -111,7 +123,20 @@ export class KeeperLink {
     this.#client = undefined;
     this.#settings.log.warn("the keeper is gone, starting another one");
     // Shims deposit with it what they have.
-    await this.client();
+    if ((await this.client()) !== undefined) this.#settings.replaced?.();
+  }
+
+  /** A keeper that answers. One that is dying still takes connections for a moment, and keeps the next from listening. */
+  async #attended(): Promise<{ readonly client: KeeperClient; readonly pid: number }> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const client = await this.#connectOrStart();
+        return { client, pid: await client.attend() };
+      } catch (error) {
+        if (attempt === ATTEMPTS || this.#closed) throw error;
+        await Bun.sleep(attempt * ATTEMPT_PAUSE_MS);
+      }
+    }
   }
 
   async #connectOrStart(): Promise<KeeperClient> {

@@ -12,6 +12,8 @@ import {
   messageOf,
   type RequestContext,
   requireNamespace,
+  type Span,
+  traced,
   withContext,
 } from "@stevedore/base";
 import { anyToProto } from "@stevedore/convert/any";
@@ -22,11 +24,11 @@ import type {
   AnyValue,
   Container,
   ContainerStore,
-  CreateTask,
   EventExchange,
   ExecTask,
   ExitRecord,
   KnownTask,
+  LocalCreateTask,
   LocalTaskManager,
   ProcessRef,
   ProcessState,
@@ -121,6 +123,10 @@ const ISOLATED = "stevedore.isolated";
 /** How long a shim may take to take a container over, milliseconds: it waits for runtimes that the dead one has called. */
 const ADOPT_MS = 30_000;
 
+/** How often a container is tried to be taken over before what is left of it is cleaned up, and the first pause in between. */
+const ADOPT_ATTEMPTS = 4;
+const ADOPT_PAUSE_MS = 250;
+
 /** Bundles looked at together when the daemon starts: enough to hide a slow shim, few enough descriptors. */
 const LOAD_PARALLEL = 16;
 
@@ -183,6 +189,7 @@ export class ShimTaskManager implements LocalTaskManager {
       grpcAddress: options.grpcAddress,
       env: options.env,
       log: options.log,
+      replaced: () => this.#shared.retire(),
     });
     const { socket } = this.#keeper;
     this.#options = {
@@ -229,7 +236,7 @@ export class ShimTaskManager implements LocalTaskManager {
     await this.#following;
   }
 
-  async create(context: RequestContext, task: CreateTask): Promise<{ readonly pid: number }> {
+  async create(context: RequestContext, task: LocalCreateTask): Promise<{ readonly pid: number }> {
     const namespace = requireNamespace(context);
     const { containerId: id } = task;
     const container = await this.#options.containers.get(context, id);
@@ -282,12 +289,22 @@ export class ShimTaskManager implements LocalTaskManager {
     }
     const lock = await this.#locks.acquire(`${namespace}/${containerId}`, context.signal);
     // It goes on when the caller has given up: half of a delete is a task that nobody sees and nobody ends.
-    return untilAborted(this.#tracked(this.#deleteHolding(lock, namespace, containerId)), context.signal);
+    return untilAborted(
+      this.#tracked(this.#deleteHolding(lock, { namespace, containerId, ...spanOf(context) })),
+      context.signal,
+    );
   }
 
-  async #deleteHolding(lock: Disposable, namespace: string, containerId: string): Promise<ExitRecord> {
+  async #deleteHolding(
+    lock: Disposable,
+    {
+      namespace,
+      containerId,
+      span,
+    }: { readonly namespace: string; readonly containerId: string; readonly span?: Span },
+  ): Promise<ExitRecord> {
     using _lock = lock;
-    const context = backgroundContext({ namespace });
+    const context = backgroundContext({ namespace, ...(span === undefined ? {} : { span }) });
     const { id } = await this.#options.containers.get(context, containerId);
     const entry = await this.#task(context, id);
     try {
@@ -336,8 +353,11 @@ export class ShimTaskManager implements LocalTaskManager {
   ): Promise<void> {
     using _lock = await this.#locks.acquire(`${requireNamespace(context)}/${containerId}`, context.signal);
     const entry = await this.#task(context, containerId);
-    await this.#call(context, entry, (task, options) =>
-      task.kill({ id: entry.id, execId, signal: signal.number, all: signal.all }, options),
+    await this.#call(
+      context,
+      entry,
+      (task, options) => task.kill({ id: entry.id, execId, signal: signal.number, all: signal.all }, options),
+      { insist: signal.number === SIGKILL },
     );
   }
 
@@ -493,7 +513,7 @@ export class ShimTaskManager implements LocalTaskManager {
 
   async #create(
     context: RequestContext,
-    request: { readonly task: CreateTask; readonly container: Container; readonly namespace: string },
+    request: { readonly task: LocalCreateTask; readonly container: Container; readonly namespace: string },
   ): Promise<{ readonly pid: number }> {
     const { task, container, namespace } = request;
     const { containerId: id } = task;
@@ -506,7 +526,7 @@ export class ShimTaskManager implements LocalTaskManager {
     );
     let entry: TaskEntry;
     try {
-      entry = await this.#startShim(context, bundle, request);
+      entry = await traced(context, { name: "shim.start" }, async (inner) => this.#startShim(inner, bundle, request));
     } catch (error) {
       throw withContext("failed to start shim", error);
     }
@@ -526,7 +546,7 @@ export class ShimTaskManager implements LocalTaskManager {
           },
           callOptions,
         ),
-      {},
+      spanOf(context),
     );
     let pid: number;
     try {
@@ -545,7 +565,7 @@ export class ShimTaskManager implements LocalTaskManager {
   async #startShim(
     context: RequestContext,
     bundle: Bundle,
-    request: { readonly task: CreateTask; readonly container: Container },
+    request: { readonly task: LocalCreateTask; readonly container: Container },
   ): Promise<TaskEntry> {
     const { task, container } = request;
     const host = container.sandbox === "" ? undefined : await this.#sandboxHost(context, request);
@@ -616,7 +636,7 @@ export class ShimTaskManager implements LocalTaskManager {
     made: {
       readonly bundle: Bundle;
       readonly binary: ShimBinary;
-      readonly request: { readonly task: CreateTask; readonly container: Container };
+      readonly request: { readonly task: LocalCreateTask; readonly container: Container };
     },
   ): Promise<TaskEntry> {
     const { bundle, binary, request } = made;
@@ -627,17 +647,18 @@ export class ShimTaskManager implements LocalTaskManager {
     undo.defer(() => over.abort());
     const start = (): Promise<BootstrapRecord> =>
       this.#launch((cut) => binary.startShared(task.options ?? container.runtime.options, cut), context.signal);
-    const key = sharedKey(binary, bundle);
-    const shared = await this.#shared.acquire(key, bundle.namespace, start, context.signal).catch((error: unknown) => {
-      throw withContext("start failed", error);
-    });
+    const key = await sharedKey(binary, bundle);
+    const { shared, connection } = await this.#connectShared(key, bundle.namespace, start, context.signal).catch(
+      (error: unknown) => {
+        throw withContext("start failed", error);
+      },
+    );
     undo.defer(() => this.#shared.release(shared));
     await Promise.all([
       writeFile(join(bundle.path, BUNDLE_FILE.shimBinary), binary.path, { mode: 0o600 }),
       writeFile(join(bundle.path, BUNDLE_FILE.shared), "", { mode: 0o600 }),
       writeBootstrap(bundle, shared.record),
     ]);
-    const connection = await ShimConnection.open(shared.record, bundle.namespace, context.signal);
     const entry = new TaskEntry(bundle, {
       binary,
       shim: { kind: "connected", connection },
@@ -648,6 +669,25 @@ export class ShimTaskManager implements LocalTaskManager {
     entry.over.signal.addEventListener("abort", () => over.abort(), { once: true });
     undo.move();
     return entry;
+  }
+
+  /** A shared shim and a connection to it. One that has died a moment ago is not yet known to have, so it is tried twice. */
+  async #connectShared(
+    key: string,
+    namespace: string,
+    start: () => Promise<BootstrapRecord>,
+    signal: AbortSignal,
+  ): Promise<{ readonly shared: SharedShim; readonly connection: ShimConnection }> {
+    for (let isLast = false; ; isLast = true) {
+      const shared = await this.#shared.acquire(key, namespace, start, signal);
+      try {
+        return { shared, connection: await ShimConnection.open(shared.record, namespace, signal) };
+      } catch (error) {
+        this.#shared.release(shared);
+        this.#shared.forget(shared.record.address);
+        if (isLast || signal.aborted) throw error;
+      }
+    }
   }
 
   /** Gives the shim back when the task leaves the table. */
@@ -666,7 +706,7 @@ export class ShimTaskManager implements LocalTaskManager {
       task,
       container,
       runtime,
-    }: { readonly task: CreateTask; readonly container: Container; readonly runtime: string },
+    }: { readonly task: LocalCreateTask; readonly container: Container; readonly runtime: string },
   ): Promise<boolean> {
     if (this.#options.env["SCHED_CORE"] !== undefined || !(await this.#isOurs(path))) return false;
     if (container.labels[ISOLATED] === "true" || this.#options.isolated?.(runtime) === true) return false;
@@ -737,7 +777,7 @@ export class ShimTaskManager implements LocalTaskManager {
    */
   async #sandboxHost(
     context: RequestContext,
-    { task, container }: { readonly task: CreateTask; readonly container: Container },
+    { task, container }: { readonly task: LocalCreateTask; readonly container: Container },
   ): Promise<SandboxHost | undefined> {
     const { sandbox, id } = container;
     const { sandboxes } = this.#options;
@@ -773,7 +813,7 @@ export class ShimTaskManager implements LocalTaskManager {
     made: {
       readonly bundle: Bundle;
       readonly host: SandboxHost;
-      readonly request: { readonly task: CreateTask; readonly container: Container };
+      readonly request: { readonly task: LocalCreateTask; readonly container: Container };
     },
   ): Promise<TaskEntry> {
     const { bundle, host, request } = made;
@@ -834,10 +874,11 @@ export class ShimTaskManager implements LocalTaskManager {
       const connection = await this.#connection(entry, context.signal);
       let record: ExitRecord;
       try {
-        const answer = await connection.call((task, options) => task.delete({ id: entry.id }, options), {
+        const deleting = connection.call((task, options) => task.delete({ id: entry.id }, options), {
           signal: context.signal,
+          ...spanOf(context),
         });
-        record = exitRecord(entry.id, answer);
+        record = exitRecord(entry.id, await this.#orKillStuck(deleting, entry, connection));
       } catch (error) {
         if (isConnectionGone(error, connection)) {
           await this.#recovered(entry, connection, context.signal);
@@ -935,7 +976,7 @@ export class ShimTaskManager implements LocalTaskManager {
     const { promise, resolve } = Promise.withResolvers<void>();
     entry.shim = { kind: "adopting", settled: promise };
     try {
-      const connection = await this.#adoptInto(entry);
+      const connection = await this.#adoptPersistently(entry);
       if (connection === undefined) {
         entry.shim = before;
         return false;
@@ -953,6 +994,23 @@ export class ShimTaskManager implements LocalTaskManager {
     }
   }
 
+  /** A container is at stake: what fails once (a new shim that dies too, a keeper that is just being replaced) is tried again. */
+  async #adoptPersistently(entry: TaskEntry): Promise<ShimConnection | undefined> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const connection = await this.#adoptInto(entry);
+        return connection;
+      } catch (error) {
+        if (attempt === ADOPT_ATTEMPTS || this.#stop.signal.aborted) throw error;
+        this.#log.warn("taking over the container of a dead shim failed, trying again", {
+          id: entry.id,
+          error: messageOf(error),
+        });
+        await Bun.sleep(attempt * ADOPT_PAUSE_MS);
+      }
+    }
+  }
+
   /** The connection to the shim that has taken a task over; undefined when there was nothing to take over. */
   async #adoptInto(entry: TaskEntry): Promise<ShimConnection | undefined> {
     const { bundle, binary, id } = entry;
@@ -964,22 +1022,22 @@ export class ShimTaskManager implements LocalTaskManager {
       return ShimConnection.open(await readBootstrap(bundle), namespace, signal);
     }
     this.#removeSocket(entry);
+    if (entry.address !== undefined) this.#shared.forget(entry.address);
     const context = backgroundContext({ namespace });
     const container = await orNotFound(this.#options.containers.get(context, id));
     const options = container?.runtime.options;
     await using undo = new AsyncDisposableStack();
-    let record: BootstrapRecord;
+    let connection: ShimConnection;
     let shared: SharedShim | undefined;
     if ((await readText(join(bundle.path, BUNDLE_FILE.shared))) === undefined) {
-      record = await binary.start(options, signal);
+      connection = await ShimConnection.open(await binary.start(options, signal), namespace, signal);
     } else {
       const start = (): Promise<BootstrapRecord> => binary.startShared(options, signal);
-      shared = await this.#shared.acquire(sharedKey(binary, bundle), namespace, start, signal);
-      const slot = shared;
-      undo.defer(() => this.#shared.release(slot));
-      ({ record } = shared);
+      const found = await this.#connectShared(await sharedKey(binary, bundle), namespace, start, signal);
+      ({ shared, connection } = found);
+      undo.defer(() => this.#shared.release(found.shared));
     }
-    const connection = await ShimConnection.open(record, namespace, signal);
+    const { record } = connection;
     undo.defer(() => connection.close());
     const { adopted, pid, lost } = await connection.adopt({ id, bundle: bundle.path }, { signal });
     if (!adopted) {
@@ -1130,10 +1188,15 @@ export class ShimTaskManager implements LocalTaskManager {
     context: RequestContext,
     entry: TaskEntry,
     make: TaskCall<R>,
-    how: { readonly timeoutMs?: number; readonly done?: TaskCall<Promise<D | undefined>> } = {},
+    how: {
+      readonly timeoutMs?: number;
+      readonly done?: TaskCall<Promise<D | undefined>>;
+      /** A shim that does not answer is killed. */
+      readonly insist?: boolean;
+    } = {},
   ): Promise<Awaited<R> | D> {
-    const { timeoutMs, done } = how;
-    const limits = { signal: context.signal, ...(timeoutMs === undefined ? {} : { timeoutMs }) };
+    const { timeoutMs, done, insist = false } = how;
+    const limits = { signal: context.signal, ...(timeoutMs === undefined ? {} : { timeoutMs }), ...spanOf(context) };
     for (let again = false; ; again = true) {
       const connection = await this.#connection(entry, context.signal, timeoutMs);
       try {
@@ -1141,7 +1204,8 @@ export class ShimTaskManager implements LocalTaskManager {
           const before = await connection.call(done, limits);
           if (before !== undefined) return before;
         }
-        return await connection.call(make, limits);
+        const work = connection.call(make, limits);
+        return await (insist ? this.#orKillStuck(work, entry, connection) : work);
       } catch (error) {
         if (isConnectionGone(error, connection)) {
           if (entry.deleted) throw taskNotFound(entry.id, error);
@@ -1154,6 +1218,13 @@ export class ShimTaskManager implements LocalTaskManager {
           : classified(errorClassOf(error), messageOf(error), { cause: error });
       }
     }
+  }
+
+  async #orKillStuck<T>(work: Promise<T>, entry: TaskEntry, connection: ShimConnection): Promise<T> {
+    work.catch(() => undefined); // it may fail before anybody waits for it here
+    if (!(await this.#isOurs(entry.binary.path))) return work;
+    const { orKillStuck } = await import("./stuck-shim.ts");
+    return orKillStuck(work, { id: entry.id, connection, log: this.#log });
   }
 
   async #connection(entry: TaskEntry, signal: AbortSignal, timeoutMs: number = ADOPT_MS): Promise<ShimConnection> {
@@ -1391,6 +1462,11 @@ function answers(address: string): boolean {
   return isListening(address.startsWith(UNIX) ? address.slice(UNIX.length) : `@${address}`);
 }
 
+/** What a call to a shim is to carry on of the caller's trace. */
+function spanOf({ span }: RequestContext): { readonly span?: Span } {
+  return span === undefined ? {} : { span };
+}
+
 function settled(entry: TaskEntry): Promise<void> {
   return entry.shim.kind === "loading" ? entry.shim.settled : Promise.resolve();
 }
@@ -1429,9 +1505,13 @@ function checkpointIn(options: AnyValue | undefined): string {
   return fromBinary(OptionsSchema, options.value).criuImagePath;
 }
 
-/** What containers of one shim must have in common, besides what is the same for all shims of a daemon. */
-function sharedKey(binary: ShimBinary, { namespace }: Bundle): string {
-  return `${binary.path}\n${namespace}`;
+/**
+ * What containers of one shim must have in common: the very binary and the namespace. Address, environment, log level, cgroup and OOM
+ * score are the same for all that this daemon starts, and it shares none that another has started; the runtime's root is told with
+ * each container.
+ */
+async function sharedKey(binary: ShimBinary, { namespace }: Bundle): Promise<string> {
+  return `${binary.path}\n${await binary.fileKey()}\n${namespace}`;
 }
 
 /** The answer, or undefined when there is no such thing. */

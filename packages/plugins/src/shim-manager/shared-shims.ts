@@ -15,6 +15,7 @@ export interface SharedShim {
 
 interface Slot extends SharedShim {
   users: number;
+  retired: boolean;
   idle: ReturnType<typeof setTimeout> | undefined;
 }
 
@@ -56,7 +57,9 @@ export class SharedShims {
     signal: AbortSignal,
   ): Promise<SharedShim> {
     for (;;) {
-      const found = this.#slots.get(key)?.find((slot) => slot.users < MAX_CONTAINERS && !slot.connection.isClosed);
+      const found = this.#slots
+        .get(key)
+        ?.find(({ users, retired, connection }) => users < MAX_CONTAINERS && !retired && !connection.isClosed);
       if (found !== undefined) {
         found.users++;
         clearTimeout(found.idle);
@@ -86,8 +89,32 @@ export class SharedShims {
     if (slot === undefined) return;
     slot.users--;
     if (slot.users > 0) return;
+    if (slot.retired) {
+      void this.#end(slot);
+      return;
+    }
     slot.idle = setTimeout(() => void this.#end(slot), IDLE_MS);
     slot.idle.unref();
+  }
+
+  /** A shim that is known to have died gets no more containers, though its connection may not have ended here yet. */
+  forget(address: string): void {
+    for (const slots of this.#slots.values()) {
+      for (const { record, connection } of slots) if (record.address === address) connection.close();
+    }
+  }
+
+  /**
+   * The shims there are get no more containers and end with their last one. What they would leave, were they to die, goes past the
+   * keeper that has taken the place of theirs.
+   */
+  retire(): void {
+    for (const slot of [...this.#slots.values()].flat()) {
+      slot.retired = true;
+      if (slot.users > 0) continue;
+      clearTimeout(slot.idle);
+      void this.#end(slot);
+    }
   }
 
   /** Whether a shim is one of ours, so that nobody else may end it. */
@@ -110,7 +137,7 @@ export class SharedShims {
   async #start(key: string, namespace: string, start: () => Promise<BootstrapRecord>): Promise<Slot> {
     const record = await start();
     const connection = await ShimConnection.open(record, namespace, AbortSignal.timeout(CONNECT_MS));
-    const slot: Slot = { record, key, connection, users: 1, idle: undefined };
+    const slot: Slot = { record, key, connection, users: 1, retired: false, idle: undefined };
     this.#slots.set(key, [...(this.#slots.get(key) ?? []), slot]);
     void this.#forgetWhenGone(slot);
     return slot;

@@ -72,6 +72,11 @@ export class ShimBinary {
     return this.#path;
   }
 
+  /** Which file it is now: an upgrade under the same path is another one. @throws not-found */
+  fileKey(): Promise<string> {
+    return fileKey(this.#path);
+  }
+
   /**
    * Has the binary start a shim. The form of containerd 2.3 is tried first; a binary that fails on it gets the older
    * one, and from then on at once.

@@ -1,10 +1,11 @@
 import { anyToProto } from "@stevedore/convert/any";
 import { dateFromProto } from "@stevedore/convert/timestamps";
 import type { PluginRecord } from "@stevedore/core";
-import { isJsonObject, type JsonObject, parseJson } from "@stevedore/oci/json-lossless";
+import { isJsonObject, parseJson } from "@stevedore/oci/json-lossless";
 import type { Transport } from "@stevedore/wire/rpc/index";
 import type { Introspection } from "../client.ts";
 import { callOptions, lazyClient, present } from "./call.ts";
+import { runtimeOptionFields } from "./runtime-options.ts";
 
 /** What a daemon tells of itself. */
 export function introspectionProxy(transport: Transport): Introspection {
@@ -46,7 +47,7 @@ export function introspectionProxy(transport: Transport): Introspection {
         callOptions(context),
       );
       const info = codec.decodeMessage(RuntimeInfoSchema, present(extra, "runtime info").value);
-      const asked = await optionFields(info.options);
+      const asked = await runtimeOptionFields(info.options);
       const features = info.features === undefined ? undefined : parseJson(info.features.value);
       return {
         name: info.name,
@@ -75,25 +76,3 @@ export function introspectionProxy(transport: Transport): Introspection {
 
 /** The plugin that knows runtimes, by plugins.RuntimePluginV2 of containerd. */
 const RUNTIME_PLUGIN = { type: "io.containerd.runtime.v2", id: "task" };
-
-/** The fields that are set in options of runc, by their protobuf names. */
-async function optionFields(
-  any: { readonly typeUrl: string; readonly value: Uint8Array } | undefined,
-): Promise<JsonObject | undefined> {
-  if (any === undefined || !any.typeUrl.endsWith("containerd.runc.v1.Options")) return undefined;
-  const [{ OptionsSchema }, { decodeMessage }] = await Promise.all([
-    import("@stevedore/wire/gen/light/containerd/runc/v1/options_pb"),
-    import("@stevedore/wire/codec"),
-  ]);
-  const options = decodeMessage(OptionsSchema, any.value);
-  const fields: JsonObject = {};
-  for (const [name, value] of [
-    ["no_pivot_root", options.noPivotRoot],
-    ["binary_name", options.binaryName],
-    ["root", options.root],
-    ["systemd_cgroup", options.systemdCgroup],
-  ] as const) {
-    if (value !== "" && value !== false) fields[name] = value;
-  }
-  return fields;
-}

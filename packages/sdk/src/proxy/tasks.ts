@@ -1,3 +1,4 @@
+import { descriptorFromProto, descriptorToProto } from "@stevedore/convert/descriptors";
 import { mountToProto } from "@stevedore/convert/mounts";
 import { processFromProto } from "@stevedore/convert/tasks";
 import { dateFromProto } from "@stevedore/convert/timestamps";
@@ -12,7 +13,7 @@ export function tasksProxy(transport: Transport): TaskManager {
     async () => (await import("@stevedore/wire/gen/light/containerd/services/tasks/v1/tasks_pb")).Tasks,
   );
   return {
-    create: async (context, { containerId, rootfs, io, checkpointPath, options, runtimePath, taskApi }) => {
+    create: async (context, { containerId, rootfs, io, checkpoint, options, runtimePath, taskApi }) => {
       const { pid } = await (await tasks()).create(
         {
           containerId,
@@ -21,7 +22,7 @@ export function tasksProxy(transport: Transport): TaskManager {
           runtimePath,
           ...(taskApi === undefined ? {} : { taskApiAddress: taskApi.address, taskApiVersion: taskApi.version }),
           ...(options === undefined ? {} : { options: { ...options } }),
-          ...(checkpointPath === undefined ? {} : { checkpoint: { annotations: { path: checkpointPath } } }),
+          ...(checkpoint === undefined ? {} : { checkpoint: descriptorToProto(checkpoint) }),
         },
         callOptions(context),
       );
@@ -75,10 +76,11 @@ export function tasksProxy(transport: Transport): TaskManager {
       }));
     },
     checkpoint: async (context, containerId, { options }) => {
-      await (await tasks()).checkpoint(
+      const { descriptors } = await (await tasks()).checkpoint(
         { containerId, ...(options === undefined ? {} : { options: { ...options } }) },
         callOptions(context),
       );
+      return descriptors.map(descriptorFromProto);
     },
     update: async (context, containerId, { resources, annotations }) => {
       await (await tasks()).update(

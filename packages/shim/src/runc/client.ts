@@ -3,6 +3,7 @@ import { classified, messageOf } from "@stevedore/base/errors";
 import { isJsonObject, parseJson } from "@stevedore/oci/json-lossless";
 import { SIGKILL, signalName } from "@stevedore/os/signals";
 import type { OutputTarget, StdinSource } from "@stevedore/os/spawn";
+import { traceStep } from "../trace.ts";
 import { lastLoggedError, logSize, RuntimeError } from "./errors.ts";
 
 /** Where the runtime keeps its state unless the options say otherwise; the peer's folder. */
@@ -70,6 +71,14 @@ export interface RestoreCall extends CreateCall {
   readonly imagePath: string;
   readonly workPath: string;
   readonly parentPath: string;
+}
+
+interface RunOptions {
+  readonly stdio?: RuntimeStdio;
+  readonly input?: Uint8Array;
+  readonly extraFds?: readonly number[];
+  /** Kills the runtime. */
+  readonly signal?: AbortSignal;
 }
 
 /** The global arguments of every call. */
@@ -165,13 +174,14 @@ export class RuntimeClient {
     await this.#run(["update", "--resources=-", id], { input: resources });
   }
 
-  /** The status the runtime has for a container: "created", "running", "paused" or "stopped". */
-  async state(id: string): Promise<string> {
-    const text = await this.#run(["state", id]);
-    const parsed = parseJson(text);
-    const status = isJsonObject(parsed) ? parsed["status"] : undefined;
-    if (typeof status !== "string") throw classified("unknown", `read state of ${id}: found no status`);
-    return status;
+  /** What the runtime has of a container: its status ("created", "running", "paused", "stopped") and its bundle. */
+  async state(id: string): Promise<{ readonly status: string; readonly bundle: string }> {
+    const parsed = parseJson(await this.#run(["state", id]));
+    const { status, bundle } = isJsonObject(parsed) ? parsed : {};
+    if (typeof status !== "string" || typeof bundle !== "string") {
+      throw classified("unknown", `read state of ${id}: found no status or no bundle`);
+    }
+    return { status, bundle };
   }
 
   /** Pids of the container's processes, as the host sees them. */
@@ -199,19 +209,17 @@ export class RuntimeClient {
     return text;
   }
 
-  async #run(
-    args: readonly string[],
-    options: {
-      readonly stdio?: RuntimeStdio;
-      readonly input?: Uint8Array;
-      readonly extraFds?: readonly number[];
-      readonly signal?: AbortSignal;
-    } = {},
-  ): Promise<string> {
+  async #run(args: readonly string[], options: RunOptions = {}): Promise<string> {
+    const command = this.settings.command === "" ? DEFAULT_RUNTIME : this.settings.command;
+    return traceStep(`runtime.${args[0] ?? ""}`, { "runtime.command": command }, async () =>
+      this.#runNow(command, args, options),
+    );
+  }
+
+  async #runNow(command: string, args: readonly string[], options: RunOptions): Promise<string> {
     const { readChunks } = await import("@stevedore/os/io");
     const { spawnChild } = await import("@stevedore/os/spawn");
     const { settings } = this;
-    const command = settings.command === "" ? DEFAULT_RUNTIME : settings.command;
     const from = logSize(settings.log);
     const { stdio, input, extraFds = [], signal } = options;
     const cut = signal === undefined ? {} : { signal };

@@ -66,6 +66,8 @@ export interface CallOptions {
   readonly timeoutMs?: number;
   /** Request headers: a Metadata, or pairs. Keys are lowered. */
   readonly metadata?: Metadata | Readonly<Record<string, string | readonly string[]>>;
+  /** The span this call is made for: it gets one below it, and the server is told of that. Carriers without spans drop it. */
+  readonly span?: Span;
   /** Called with the response headers, once, before the first message. */
   readonly onHeaders?: (headers: Metadata) => void;
   /** Called with the trailers, once, also when the call fails with a status. */

@@ -22,12 +22,12 @@ export const command: CommandGroup<CtrGlobals> = {
     {
       names: ["checkpoint"],
       usage: "checkpoint a container",
-      load: async () => (await import("../define.ts")).missingCommand("ctr containers checkpoint", "checkpoints"),
+      load: async () => (await import("./checkpoint.ts")).command,
     },
     {
       names: ["restore"],
       usage: "restore a container from checkpoint",
-      load: async () => (await import("../define.ts")).missingCommand("ctr containers restore", "checkpoints"),
+      load: async () => (await import("./restore.ts")).command,
     },
   ],
 };

@@ -1,7 +1,5 @@
-import type { RequestContext } from "@stevedore/base";
-import { isErrorClass } from "@stevedore/base";
 import { withLease } from "@stevedore/sdk/lease";
-import type { Mount, Snapshotter } from "@stevedore/sdk/types";
+import { diffSnapshots } from "@stevedore/sdk/local/snapshot-diff";
 import { boolFlag, stringFlag, stringsFlag } from "../../kit/flags.ts";
 import { formatTime } from "../../kit/format.ts";
 import { ctrCommand } from "../define.ts";
@@ -30,15 +28,12 @@ export const command = ctrCommand({
     const { client } = session;
     const snapshotter = snapshotterOf(session, parents);
     await withLease(client.leases, session.context, async (context) => {
-      await using undo = new AsyncDisposableStack();
-      const [lower, upper] =
-        idB === undefined || idB === ""
-          ? await parentAndSelf({ snapshotter, context, undo }, idA)
-          : [await viewOf({ snapshotter, context, undo }, idA), await viewOf({ snapshotter, context, undo }, idB)];
       const labels: Record<string, string> = parseLabelArgs(flags.label);
       if (flags.keep) labels["containerd.io/gc.root"] = formatTime(new Date());
-      const made = await client.diff.compare(context, lower, {
-        upper,
+      const made = await diffSnapshots(client.diff, context, {
+        snapshotter,
+        key: idA,
+        ...(idB === undefined || idB === "" ? {} : { upper: idB }),
         mediaType: flags.mediaType,
         ref: flags.ref,
         labels,
@@ -54,29 +49,3 @@ export const command = ctrCommand({
     return 0;
   },
 });
-
-interface Viewing {
-  readonly snapshotter: Snapshotter;
-  readonly context: RequestContext;
-  readonly undo: AsyncDisposableStack;
-}
-
-async function parentAndSelf(of: Viewing, id: string): Promise<[lower: readonly Mount[], upper: readonly Mount[]]> {
-  const info = await of.snapshotter.stat(of.context, id);
-  const lower = info.parent === "" ? [] : await viewOf(of, info.parent);
-  return [lower, await viewOf(of, id)];
-}
-
-/** The mounts of a snapshot: its own when it is active, those of a temporary view when it is committed. */
-async function viewOf({ snapshotter, context, undo }: Viewing, id: string): Promise<readonly Mount[]> {
-  const info = await snapshotter.stat(context, id);
-  if (info.kind !== "committed") return snapshotter.mounts(context, id);
-  const key = `${id}-view-${process.pid}-${Date.now()}`;
-  const mounts = await snapshotter.view(context, key, { parent: id });
-  undo.defer(async () => {
-    await snapshotter.remove(context, key).catch((error: unknown) => {
-      if (!isErrorClass(error, "not-found")) throw error;
-    });
-  });
-  return mounts;
-}

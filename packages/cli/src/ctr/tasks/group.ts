@@ -14,7 +14,7 @@ export const command: CommandGroup<CtrGlobals> = {
     {
       names: ["checkpoint"],
       usage: "checkpoint a container",
-      load: async () => (await import("../define.ts")).missingCommand("ctr tasks checkpoint", "checkpoints"),
+      load: async () => (await import("./checkpoint.ts")).command,
     },
     {
       names: ["delete", "del", "remove", "rm"],

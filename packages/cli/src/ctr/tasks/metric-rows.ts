@@ -1,6 +1,5 @@
 import { decodeMetric, type MetricTree } from "@stevedore/sdk/metrics";
 import type { AnyValue } from "@stevedore/sdk/types";
-import type { JsonTree } from "../json.ts";
 
 /** What `ctr tasks metrics` shows of cgroup v1, in its order. */
 const V1_ROWS: readonly (readonly [name: string, path: readonly string[]])[] = [
@@ -38,11 +37,6 @@ export async function metricRows(data: AnyValue): Promise<readonly (readonly [na
     if (value !== undefined) rows.push([name, value]);
   }
   return rows;
-}
-
-/** The whole metric as JSON. */
-export async function metricTree(data: AnyValue): Promise<JsonTree> {
-  return (await decodeMetric(data)).tree;
 }
 
 function valueAt(tree: MetricTree, path: readonly string[]): string | undefined {

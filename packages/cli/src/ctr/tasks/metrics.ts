@@ -2,7 +2,7 @@ import { classified } from "@stevedore/base";
 import { stringFlag } from "../../kit/flags.ts";
 import { tabwrite } from "../../kit/tabwriter.ts";
 import { ctrCommand } from "../define.ts";
-import { goJson } from "../json.ts";
+import { indentJson } from "../json.ts";
 import { existingContainer } from "./find.ts";
 
 /** `tabwriter.NewWriter(os.Stdout, 1, 8, 4, ' ', 0)` */
@@ -21,14 +21,17 @@ export const command = ctrCommand({
     const id = await existingContainer(session, args[0]);
     const [metric] = await client.tasks.metrics(context, [`id==${id}`]);
     if (metric === undefined) throw classified("failed-precondition", "no metrics received: failed precondition");
-    const { metricRows, metricTree } = await import("./metric-rows.ts");
+    const { metricRows } = await import("./metric-rows.ts");
+    // Refuses what are no figures of cgroups, whatever the format.
+    const shown = await metricRows(metric.data);
     if (flags.format === "json") {
-      io.stdout.write(`${goJson(await metricTree(metric.data))}\n`);
+      const { anyToJson } = await import("@stevedore/sdk/any-json");
+      io.stdout.write(`${indentJson(await anyToJson(metric.data), "  ")}\n`);
       return 0;
     }
     const seconds = Math.floor(metric.timestamp.getTime() / 1000);
     const nanos = metric.nanos ?? (metric.timestamp.getTime() % 1000) * 1_000_000;
-    const rows = (await metricRows(metric.data)).map(([name, value]) => `${name}\t${value}\t\n`);
+    const rows = shown.map(([name, value]) => `${name}\t${value}\t\n`);
     io.stdout.write(tabwrite(`ID\tTIMESTAMP\t\n${metric.id}\tseconds:${seconds} nanos:${nanos}\t\n\n`, TABLE));
     io.stdout.write(tabwrite(`METRIC\tVALUE\t\n${rows.join("")}`, TABLE));
     return 0;

@@ -1,6 +1,6 @@
+import { processDetailsText } from "@stevedore/sdk/any-json";
 import { tabwrite } from "../../kit/tabwriter.ts";
 import { ctrCommand } from "../define.ts";
-import { goJson } from "../json.ts";
 import { runningContainer } from "./find.ts";
 
 /** `tabwriter.NewWriter(os.Stdout, 1, 8, 4, ' ', 0)` with a last column that no tab ends. */
@@ -14,12 +14,10 @@ export const command = ctrCommand({
     await using session = await globals.connect();
     const { id } = await runningContainer(session, args[0]);
     const processes = await session.client.tasks.pids(session.context, id);
-    const rows = processes.map(({ pid, info }) => `${pid}\t${info === undefined ? "-" : goJson(infoTree(info))}\n`);
+    const rows = await Promise.all(
+      processes.map(async ({ pid, info }) => `${pid}\t${info === undefined ? "-" : await processDetailsText(info)}\n`),
+    );
     io.stdout.write(tabwrite(`PID\tINFO\n${rows.join("")}`, TABLE));
     return 0;
   },
 });
-
-function infoTree(info: { readonly typeUrl: string; readonly value: Uint8Array }) {
-  return { type_url: info.typeUrl, value: Buffer.from(info.value).toString("base64") };
-}

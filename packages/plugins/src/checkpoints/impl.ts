@@ -1,0 +1,1 @@
+export { type CheckpointingOptions, CheckpointingTasks } from "./checkpointing.ts";

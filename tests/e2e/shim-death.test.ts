@@ -1,0 +1,282 @@
+// What becomes of a container when its shim dies: with an own shim for each and adoption off what the peer does, else another shim
+// takes over and nobody sees a difference.
+import { expect, test } from "bun:test";
+import { readdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { shims } from "../crash/leftovers.ts";
+import { PHASES, PhaseWorld, type Victim } from "../crash/phases.ts";
+import { mountsBelow, program } from "../harness/daemon.ts";
+import { eventually, exec, start } from "../harness/process.ts";
+import { type CastName, row, type Stage } from "../harness/row.ts";
+
+const ALL: readonly CastName[] = ["peer", "ours", "our-daemon", "our-ctr", "our-shim", "their-shim"];
+
+/** The peer's way: one shim per container, and what is left of a dead one is cleaned up. */
+const PEERS_WAY = {
+  ours: '[plugins."io.containerd.shim.v1.manager".stevedore]\n  isolated = true\n  adopt = false\n',
+};
+
+async function statusOf(t: Stage, id: string): Promise<string> {
+  const line = (await t.must("tasks", "ls")).split("\n").find((one) => one.startsWith(`${id} `));
+  return line?.trim().split(/\s+/)[2] ?? "gone";
+}
+
+/** Shims that serve, without the calls that start and delete them. */
+async function serving(t: Stage): Promise<number[]> {
+  const found = (await shims(t.daemon)).filter(
+    ({ command }) => command.includes(t.namespace) || command.includes(" -socket "),
+  );
+  return found.filter(({ command }) => !/ (start|delete)$/.test(command)).map(({ pid }) => pid);
+}
+
+async function killShims(t: Stage): Promise<void> {
+  for (const pid of await serving(t)) process.kill(pid, "SIGKILL");
+}
+
+row("F23", "each container has a shim of its own", { casts: ALL, config: PEERS_WAY }, async (t) => {
+  const image = await t.image();
+  const ids = [t.id("a"), t.id("b"), t.id("c")];
+  for (const id of ids) await t.must("run", "-d", image, id, "sleep", "1000");
+  expect((await serving(t)).length).toBe(3);
+  for (const id of ids) await t.must("tasks", "rm", "--force", id);
+  await eventually("the shims to end", async () => ((await serving(t)).length === 0 ? true : undefined));
+});
+
+row(
+  "F27",
+  "after the end of a shim its delete command is called: mounts and the runtime's state are gone",
+  { casts: ALL, config: PEERS_WAY },
+  async (t) => {
+    const id = t.id("c");
+    const events = t.start("events");
+    await Bun.sleep(400);
+    await t.must("run", "-d", await t.image(), id, "sleep", "1000");
+    const state = join("/run/containerd/runc", t.namespace);
+    const mounts = async (): Promise<string[]> => (await mountsBelow(t.daemon.dir)).filter((one) => one.includes(id));
+    expect(await readdir(state)).toEqual([id]);
+    expect((await mounts()).length).toBeGreaterThan(0);
+    await killShims(t);
+    await eventually("the clean-up", async () => ((await statusOf(t, id)) === "gone" ? true : undefined));
+    await eventually("mounts and state to go", async () =>
+      (await readdir(state)).length + (await mounts()).length === 0 ? true : undefined,
+    );
+    const told = await eventually("the events", () => {
+      const topics = ["/tasks/exit", "/tasks/delete"].filter((topic) => events.stdout().includes(` ${topic} `));
+      return topics.length === 2 ? events.stdout() : undefined;
+    });
+    expect(told).toContain('"exit_status":137');
+    await events.stop();
+    await t.must("containers", "rm", id);
+  },
+);
+
+row(
+  "F31",
+  "a container outlives its daemon, and ends with its shim",
+  { casts: ALL, config: PEERS_WAY, ownDaemon: true },
+  async (t) => {
+    const id = t.id("c");
+    await t.must("run", "-d", await t.image(), id, "sleep", "1000");
+    await t.daemon.stop("SIGKILL");
+    await t.daemon.launch();
+    await eventually("the task", async () => ((await statusOf(t, id)) === "RUNNING" ? true : undefined));
+    await killShims(t);
+    await eventually("the clean-up", async () => ((await statusOf(t, id)) === "gone" ? true : undefined));
+    await t.must("containers", "rm", id);
+  },
+);
+
+const COUNT = "i=0; while [ $i -lt 300 ]; do echo $i; i=$((i+1)); sleep 0.005; done; echo end; exit";
+
+row(
+  "F31",
+  "another shim takes over from one that is killed: attached output, waits, execs and exit codes go on",
+  {
+    casts: ["ours", "our-daemon"],
+    source: "docs/decisions/0111-adoption.md",
+    covers: ["rpc:stevedore.shim.v1.Adoption/Adopt"],
+    ownDaemon: true,
+  },
+  async (t) => {
+    const image = await t.image();
+    const id = t.id("c");
+    const events = t.start("events");
+    await Bun.sleep(400);
+    // It ends when it is told to, after everything else here.
+    const first = COUNT.replace("; exit", "; while [ ! -e /go ]; do sleep 0.02; done; exit");
+    const run = t.start("run", image, id, "sh", "-c", `${first} 7`);
+    await eventually("the first lines", () => (run.stdout().includes("\n3\n") ? true : undefined));
+    const added = t.start("tasks", "exec", "--exec-id", "e", id, "sh", "-c", `${COUNT} 9`);
+    await eventually("the exec's first lines", () => (added.stdout().includes("\n3\n") ? true : undefined));
+    const before = await serving(t);
+    await killShims(t);
+    await eventually("another shim", async () => {
+      const after = await serving(t);
+      return after.length > 0 && after.every((pid) => !before.includes(pid)) ? true : undefined;
+    });
+    expect(await statusOf(t, id)).toBe("RUNNING");
+    expect((await t.ctr("tasks", "exec", "--exec-id", "f", id, "sh", "-c", "echo new; exit 4")).code).toBe(4);
+    const numbers = Array.from({ length: 300 }, (_, at) => String(at));
+    expect(await added.exited).toBe(9);
+    // The end of init may end this one before it has ended by itself.
+    await t.ctr("tasks", "exec", "--exec-id", "go", id, "touch", "/go");
+    expect(await run.exited).toBe(7);
+    expect(run.stdout().trimEnd().split("\n")).toEqual([...numbers, "end"]);
+    const lines = added.stdout().trimEnd().split("\n");
+    expect(lines.filter((line) => line !== "end").map(Number)).toEqual(
+      lines
+        .filter((line) => line !== "end")
+        .map(Number)
+        .toSorted((a, b) => a - b),
+    );
+    expect(lines.length).toBeGreaterThan(200);
+    const exits = (): string[] =>
+      events
+        .stdout()
+        .split("\n")
+        .filter((line) => line.includes(" /tasks/exit "));
+    await eventually("the exits", () => (exits().length >= 4 ? true : undefined));
+    await Bun.sleep(200);
+    expect(exits().filter((line) => line.includes('"exit_status":7')).length).toBe(1);
+    expect(exits().length).toBe(4);
+    expect(exits().at(-1)).toContain(`"id":"${id}"`);
+    await events.stop();
+    await t.ctr("tasks", "rm", id);
+    await t.ctr("containers", "rm", id);
+  },
+);
+
+/** Kills all shims and waits for their replacement. */
+async function replaceShims(t: Stage): Promise<void> {
+  const before = await serving(t);
+  await killShims(t);
+  await eventually("another shim", async () => {
+    const after = await serving(t);
+    return after.length > 0 && after.every((pid) => !before.includes(pid)) ? true : undefined;
+  });
+}
+
+const OURS_ALONE = {
+  casts: ["ours"],
+  source: "docs/decisions/0111-adoption.md",
+  ownDaemon: true,
+} as const;
+
+row("F31", "input and its end reach a container and an exec after their shim was killed", OURS_ALONE, async (t) => {
+  const id = t.id("c");
+  const script = (code: number): string => `echo ready; read x; echo got $x; cat; echo end; exit ${code}`;
+  const run = t.start("run", await t.image(), id, "sh", "-c", script(6));
+  await eventually("init", () => (run.stdout().includes("ready") ? true : undefined));
+  const exec = t.start("tasks", "exec", "--exec-id", "e", id, "sh", "-c", script(5));
+  await eventually("the exec", () => (exec.stdout().includes("ready") ? true : undefined));
+  await replaceShims(t);
+  for (const [client, code] of [
+    [exec, 5],
+    [run, 6],
+  ] as const) {
+    client.write("one\n");
+    await eventually("its answer", () => (client.stdout().includes("got one") ? true : undefined));
+    client.write("two\n");
+    client.closeInput();
+    expect(await client.exited).toBe(code);
+    expect(client.stdout()).toBe("ready\ngot one\ntwo\nend\n");
+  }
+  await t.must("tasks", "rm", id).catch(() => undefined);
+  await t.must("containers", "rm", id);
+});
+
+row("F31", "a terminal goes on after its shim was killed: output, input and size", OURS_ALONE, async (t) => {
+  const id = t.id("c");
+  const script = "echo ready; read x; echo got-$x; stty size; exit 6";
+  const args = ["run", "-t", await t.image(), id, "sh", "-c", script];
+  const ctr = [program("ours", "ctr"), "--address", t.daemon.address, "--namespace", t.namespace, ...args];
+  const line = ctr.map((word) => `'${word}'`).join(" ");
+  const client = start(["script", "-qec", `stty cols 91 rows 17; ${line}`, "/dev/null"]);
+  await eventually("the terminal", () => (client.stdout().includes("ready") ? true : undefined));
+  await Bun.sleep(700); // until its size has been set
+  await replaceShims(t);
+  client.write("hello\n");
+  await eventually("the answer", () => (client.stdout().includes("got-hello") ? true : undefined));
+  expect(await client.exited).toBe(6);
+  expect(client.stdout()).toContain("17 91");
+  expect(await t.daemon.log).toContain("terminal: at most what the dead shim had read and not yet handed on");
+  await t.ctr("tasks", "rm", id);
+  await t.must("containers", "rm", id);
+});
+
+row("F31", "a log file is written on after the shim was killed, without a gap", OURS_ALONE, async (t) => {
+  const id = t.id("c");
+  const log = t.path("c.log");
+  await t.must("run", "-d", "--log-uri", `file://${log}`, await t.image(), id, "sh", "-c", `${COUNT} 3`);
+  await eventually("the first lines", async () => (await readFile(log, "utf8")).includes("\n3\n") || undefined);
+  await replaceShims(t);
+  await eventually("its end", async () => ((await statusOf(t, id)) === "STOPPED" ? true : undefined));
+  expect((await t.ctr("tasks", "rm", id)).stderr).toContain("exit code 3");
+  const lines = (await readFile(log, "utf8")).trimEnd().split("\n");
+  expect(lines.at(-1)).toBe("end");
+  // At most what the killed shim held is missing; nothing comes twice or out of order.
+  const numbers = lines.slice(0, -1).map(Number);
+  expect(numbers).toEqual([...new Set(numbers)].toSorted((a, b) => a - b));
+  expect(numbers.length).toBeGreaterThan(290);
+  await t.must("containers", "rm", id);
+});
+
+/** A runc that fails every delete. */
+const STUBBORN = `#!/bin/sh
+case " $* " in *" delete "*) echo "no" >&2; exit 1 ;; esac
+exec RUNC "$@"
+`;
+
+row("F30", "a delete succeeds though the runtime fails it: what is left is written down", OURS_ALONE, async (t) => {
+  const id = t.id("c");
+  const runc = Bun.which("runc") ?? "runc";
+  await writeFile(t.path("bin/runc"), STUBBORN.replace("RUNC", runc), { mode: 0o755 });
+  await t.must("run", "-d", await t.image(), id, "sh", "-c", "sleep 1000 & sleep 1000");
+  await t.must("tasks", "rm", "--force", id);
+  await t.must("containers", "rm", id);
+  expect(await statusOf(t, id)).toBe("gone");
+  const abandoned: unknown = JSON.parse((await readFile(join(t.daemon.state, "abandoned.jsonl"), "utf8")).trim());
+  expect(abandoned).toMatchObject({ id, what: "the runtime's state" });
+  expect(await t.daemon.log).toContain("abandoned");
+  await exec([runc, "--root", join("/run/containerd/runc", t.namespace), "delete", "--force", id]);
+});
+
+row(
+  "F30",
+  "a stopped shim does not keep its task from being deleted",
+  { ...OURS_ALONE, timeoutMs: 90_000 },
+  async (t) => {
+    const id = t.id("c");
+    await t.must("run", "-d", await t.image(), id, "sleep", "1000");
+    for (const pid of await serving(t)) process.kill(pid, "SIGSTOP");
+    const removed = await t.ctrWith({ timeoutMs: 60_000 }, "tasks", "rm", "--force", id);
+    expect(removed.code).toBe(0);
+    await t.must("containers", "rm", id);
+    expect(await t.daemon.log).toContain("killing a shim that does not answer");
+  },
+);
+
+/** Who is struck at each phase in the normal run; the crash lane strikes everybody everywhere. */
+const STRUCK: Readonly<Record<(typeof PHASES)[number], Victim>> = {
+  "create.before": "shim",
+  "create.after": "both",
+  "start.before": "stop",
+  "start.after": "shim",
+  "exec.before": "daemon",
+  "exec.after": "shim",
+  output: "all",
+  exit: "shim",
+  "delete.before": "keeper",
+  "delete.after": "both",
+};
+
+test("F31: nothing is lost or left when somebody dies at any phase of a container's life", async () => {
+  await using world = await PhaseWorld.start();
+  for (const phase of PHASES) await world.scenario(phase, STRUCK[phase]);
+}, 180_000);
+
+test("F31: the keeper alone knows exits where the kernel keeps none", async () => {
+  await using world = await PhaseWorld.start({ oldKernel: true });
+  await world.scenario("exit", "shim");
+  await world.scenario("exit", "both");
+}, 60_000);

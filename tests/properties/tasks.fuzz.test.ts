@@ -1,0 +1,177 @@
+// Random lives of tasks against a model: the same steps on Debian's containerd first, where the model must hold too, then on
+// ours, which must give what the model says, the peer's classes of refusals, and the events of it all. A sequence that fails is
+// shrunk and printed; it then belongs into KNOWN.
+import { afterAll, expect, test } from "bun:test";
+import * as fc from "fast-check";
+import { Daemon, type Maker } from "../harness/daemon.ts";
+import { CONTAINERS, type DaemonStep, Machine, Model, type Step } from "../harness/task-machine.ts";
+
+const SEED = Number(process.env["SEED"] || "1");
+/** The lane's time is divided among its files; less than this shows nothing, for a daemon has to be started. */
+const LEAST_MS = 20_000;
+const TIME_MS = Math.max(Number(process.env["MINUTES"] || "0") * 60_000, LEAST_MS);
+/** As tests/harness/row.ts: nothing of ours takes part in it. */
+const PEER_ATTEMPTS = 3;
+/** Steps of one sequence. */
+const LONGEST = 14;
+
+/** Found by this test once, or worth doing every time. */
+const KNOWN: readonly (readonly Step[])[] = [
+  [
+    ["create", "a"],
+    ["start", "a"],
+    ["exec", "a"],
+    ["exec-start", "a"],
+    ["exit", "a", 3],
+    ["exec-delete", "a"],
+    ["delete", "a"],
+  ],
+  [
+    ["create", "a"],
+    ["start", "a"],
+    ["exec", "a"],
+    ["exec-start", "a"],
+    ["crash"],
+    ["exec-exit", "a", 4],
+    ["exec-delete", "a"],
+    ["kill", "a"],
+    ["delete", "a"],
+  ],
+  [
+    ["create", "a"],
+    ["crash"],
+    ["start", "a"],
+    ["pause", "a"],
+    ["crash"],
+    ["resume", "a"],
+    ["exit", "a", 9],
+    ["restart"],
+    ["delete", "a"],
+    ["create", "a"],
+    ["start", "a"],
+  ],
+  [
+    ["start", "a"],
+    ["kill", "a"],
+    ["delete", "a"],
+    ["pause", "a"],
+    ["resume", "a"],
+    ["exec", "a"],
+    ["create", "a"],
+    ["create", "a"],
+    ["pause", "a"],
+    ["start", "a"],
+    ["start", "a"],
+    ["delete", "a"],
+    ["resume", "a"],
+  ],
+];
+
+/** Deaths of shims only when they are asked for, STEVEDORE_SHIM_DEATH=1. */
+const DAEMON_STEPS: readonly DaemonStep[] = [
+  ["restart"],
+  ["crash"],
+  ...(process.env["STEVEDORE_SHIM_DEATH"] === "1" ? ([["shim-death"], ["shim-death"]] as const) : []),
+];
+
+const PLAIN = [
+  "create",
+  "start",
+  "kill",
+  "term",
+  "pause",
+  "resume",
+  "delete",
+  "exec",
+  "exec-start",
+  "exec-kill",
+  "exec-delete",
+] as const;
+const container = fc.constantFrom(...CONTAINERS);
+const code = fc.integer({ min: 0, max: 255 });
+
+/** Any step, often one that leads on: a sequence of steps that are all refused shows little. */
+const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 12, arbitrary: fc.tuple(fc.constantFrom(...PLAIN), container) },
+  { weight: 5, arbitrary: fc.tuple(fc.constantFrom("create", "start", "exec", "exec-start"), container) },
+  { weight: 4, arbitrary: fc.tuple(fc.constantFrom("exit", "exec-exit"), container, code) },
+  { weight: 1, arbitrary: fc.constantFrom(...DAEMON_STEPS) },
+);
+
+/** A sequence without the steps that the model leaves out. */
+const sequence = fc.array(step, { minLength: 4, maxLength: LONGEST * 2 }).map((steps) => {
+  const model = new Model();
+  return steps.filter((one) => model.apply(one) !== "skip").slice(0, LONGEST);
+});
+
+const cleanup = new AsyncDisposableStack();
+afterAll(() => cleanup.disposeAsync(), 60_000);
+
+async function machineOf(maker: Maker): Promise<Machine> {
+  const daemon = cleanup.use(await Daemon.start({ maker }));
+  const namespace = `stvtasks${process.pid}`;
+  daemon.use(`${namespace}-${maker}`);
+  return cleanup.use(await Machine.on(daemon, `${namespace}-${maker}`));
+}
+
+/** Whether the model is right is asked of the peer, and one good answer is the answer. */
+async function onPeer(machine: Machine, steps: readonly Step[]): Promise<string[]> {
+  for (let left = PEER_ATTEMPTS; ; left -= 1) {
+    try {
+      return await machine.run(steps);
+    } catch (error) {
+      if (left === 1) throw error;
+    }
+  }
+}
+
+/** @returns what is wrong with a sequence, if anything. */
+async function failureOf(machines: readonly Machine[], steps: readonly Step[]): Promise<string | undefined> {
+  let peers: string[] | undefined;
+  for (const [index, machine] of machines.entries()) {
+    try {
+      const refusals = index === 0 ? await onPeer(machine, steps) : await machine.run(steps);
+      if (peers !== undefined && refusals.join("\n") !== peers.join("\n")) {
+        return `refusals differ\npeer:\n${peers.join("\n")}\nours:\n${refusals.join("\n")}`;
+      }
+      peers ??= refusals;
+    } catch (error) {
+      return `${index === 0 ? "peer" : "ours"}: ${error instanceof Error ? error.message : String(error)}`;
+    }
+  }
+  return undefined;
+}
+
+test(
+  `F34: random lives of tasks are as the model and the peer say, SEED=${SEED}`,
+  async () => {
+    const machines = [await machineOf("debian"), await machineOf("ours")];
+    for (const steps of KNOWN) {
+      const failure = await failureOf(machines, steps);
+      if (failure !== undefined) throw new Error(`known sequence ${JSON.stringify(steps)}:\n${failure}`);
+    }
+    let runs = 0;
+    let last = "";
+    const property = fc.asyncProperty(sequence, async (steps) => {
+      runs += 1;
+      const failure = await failureOf(machines, steps);
+      if (failure === undefined) return;
+      last = failure;
+      throw new Error(failure);
+    });
+    const found = await fc.check(property, {
+      seed: SEED,
+      numRuns: 1_000_000,
+      interruptAfterTimeLimit: TIME_MS,
+      markInterruptAsFailure: false,
+    });
+    process.stderr.write(`tasks: ${runs} sequences, SEED=${SEED}\n`);
+    if (found.failed) {
+      throw new Error(
+        `a sequence fails (SEED=${SEED}), add it to KNOWN:\n  ${JSON.stringify(found.counterexample?.[0])},\n${last}`,
+      );
+    }
+    expect(runs).toBeGreaterThan(0);
+  },
+  TIME_MS + 240_000,
+);
