@@ -228,8 +228,8 @@ export class Container {
     if (this.#runningExecs > 0) {
       const none = new Promise<void>((resolve) => this.#whenNoExecs.push(resolve));
       // An exec that the runtime was starting just then has missed it, and no namespace's end ends it.
-      while (mustKill && !(await settledWithin(none, KILL_AGAIN_MS))) await this.#killRest();
-      await none;
+      if (mustKill) while (!(await settledWithin(none, KILL_AGAIN_MS))) await this.#killRest();
+      else await none;
     }
     return this.init.setEnded(end);
   }

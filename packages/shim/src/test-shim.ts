@@ -1,5 +1,4 @@
-import { existsSync } from "node:fs";
-import { chmod, copyFile, mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { access, chmod, copyFile, mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { decodeText, encodeText } from "@stevedore/base/bytes";
@@ -200,7 +199,10 @@ export class ShimBench implements AsyncDisposable {
 
   /** True once a shim has begun to make a container. */
   async begun(id: string): Promise<boolean> {
-    return existsSync(join(this.dir, "state", id, "options.json"));
+    return access(join(this.dir, "state", id, "options.json")).then(
+      () => true,
+      () => false,
+    );
   }
 
   async #make(
