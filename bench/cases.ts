@@ -140,7 +140,7 @@ const importing: Case = {
 
 const run: Case = {
   name: "run",
-  rows: [{ name: "ctr run --rm IMG true", unit: "ms", asked: 0.8 }],
+  rows: [{ name: "ctr run --rm IMG true", unit: "ms", asked: 0.55 }],
   note: `each side's own ctr, daemon and shim, roots on disk; ${SYNC}`,
   prepare: async (stack) => {
     const sides = await onDisk(stack);
@@ -154,9 +154,43 @@ const run: Case = {
   },
 };
 
+const runTheirs: Case = {
+  name: "run-theirs",
+  rows: [{ name: "run --rm true, Debian's ctr", unit: "ms", asked: 0.7 }],
+  note: `Debian's ctr on both sides, each side's own daemon and shim, roots on disk; ${SYNC}`,
+  prepare: async (stack) => {
+    const sides = await onDisk(stack);
+    await smallImage(sides, stack);
+    let turn = 0;
+    return async (maker) => {
+      turn += 1;
+      return [await timed(ctr("debian", sides[maker], "run", "--rm", SMALL_IMAGE, `run-${turn}`, "true"))];
+    };
+  },
+};
+
+const runDetached: Case = {
+  name: "run-d",
+  rows: [{ name: "ctr run -d IMG sleep", unit: "ms", asked: 0.55 }],
+  note: `each side's own ctr, daemon and shim, roots on disk; the container is removed between the runs; ${SYNC}`,
+  prepare: async (stack) => {
+    const sides = await onDisk(stack);
+    await smallImage(sides, stack);
+    let turn = 0;
+    return async (maker) => {
+      turn += 1;
+      const id = `d-${turn}`;
+      const took = await timed(ctr(maker, sides[maker], "run", "-d", SMALL_IMAGE, id, "sleep", "100000"));
+      await succeed(ctr(maker, sides[maker], "tasks", "rm", "--force", id));
+      await succeed(ctr(maker, sides[maker], "containers", "rm", id));
+      return [took];
+    };
+  },
+};
+
 const execing: Case = {
   name: "exec",
-  rows: [{ name: "ctr tasks exec", unit: "ms", asked: 0.8 }],
+  rows: [{ name: "ctr tasks exec", unit: "ms", asked: 0.65 }],
   note: "each side's own ctr, daemon and shim; a container that sleeps; neither side stores anything for an exec",
   prepare: async (stack) => {
     const sides = await onDisk(stack);
@@ -168,6 +202,165 @@ const execing: Case = {
     return async (maker) => {
       turn += 1;
       return [await timed(ctr(maker, sides[maker], "tasks", "exec", "--exec-id", `e${turn}`, "sleeper", "true"))];
+    };
+  },
+};
+
+/** Containers that a run of the stress case makes, and how many at a time. */
+const STRESS_CONTAINERS = 48;
+const STRESS_WORKERS = 8;
+
+const stress: Case = {
+  name: "stress",
+  pairs: 5,
+  rows: [{ name: "containers, 8 at a time, each", unit: "ms", asked: 0.4 }],
+  note: `one client on both (bench/grpc/stress.py, python3-grpcio): ${STRESS_CONTAINERS} containers of true, from Prepare to Remove, ${STRESS_WORKERS} at a time; milliseconds for each by the wall; ${SYNC}`,
+  prepare: async (stack) => {
+    const sides = await onDisk(stack);
+    await smallImage(sides, stack);
+    const client = join(repository, "bench/grpc/stress.py");
+    let turn = 0;
+    return async (maker) => {
+      turn += 1;
+      const daemon = sides[maker];
+      const spec = join(daemon.dir, "spec.json");
+      if (!(await Bun.file(spec).exists())) await writeSpec(daemon, spec);
+      const chain = await chainOf(daemon);
+      const printed = await succeed([
+        "/usr/bin/python3",
+        client,
+        daemon.address,
+        namespaceOf(maker),
+        chain,
+        spec,
+        String(STRESS_CONTAINERS),
+        String(STRESS_WORKERS),
+        `s${turn}`,
+      ]);
+      return [Number(printed.trim()) / STRESS_CONTAINERS];
+    };
+  },
+};
+
+/** The spec that Debian's ctr makes for a container of the small image, as a file. */
+async function writeSpec(daemon: Daemon, path: string): Promise<void> {
+  await succeed(ctr("debian", daemon, "containers", "create", SMALL_IMAGE, "template", "true"));
+  const info: unknown = JSON.parse(await succeed(ctr("debian", daemon, "containers", "info", "template")));
+  const spec: unknown = typeof info === "object" && info !== null ? Reflect.get(info, "Spec") : undefined;
+  if (typeof spec !== "object" || spec === null) throw new Error("containers info told no spec");
+  await Bun.write(path, JSON.stringify(spec));
+  await succeed(ctr("debian", daemon, "containers", "rm", "template"));
+}
+
+/** The committed snapshot of the small image. */
+async function chainOf(daemon: Daemon): Promise<string> {
+  const listed = await succeed(ctr("debian", daemon, "snapshots", "ls"));
+  const key = /^(sha256:[0-9a-f]{64})\s.*Committed/m.exec(listed)?.[1];
+  if (key === undefined) throw new Error(`no committed snapshot in ${listed}`);
+  return key;
+}
+
+/** Idle containers of the density and restart cases. SCALE=500 for the large figure. */
+const MANY = Number(process.env["SCALE"] ?? 100);
+const START_TOGETHER = 4;
+
+async function startMany(maker: Maker, daemon: Daemon): Promise<void> {
+  let next = 0;
+  const worker = async (): Promise<void> => {
+    for (let at = next++; at < MANY; at = next++) {
+      const flags = ["run", "-d", "--null-io"];
+      await succeed(ctr(maker, daemon, ...flags, SMALL_IMAGE, `many-${at}`, "sleep", "100000"));
+    }
+  };
+  await Promise.all(Array.from({ length: START_TOGETHER }, worker));
+}
+
+async function endMany(maker: Maker, daemon: Daemon): Promise<void> {
+  let next = 0;
+  const worker = async (): Promise<void> => {
+    for (let at = next++; at < MANY; at = next++) {
+      await succeed(ctr(maker, daemon, "tasks", "rm", "--force", `many-${at}`));
+      await succeed(ctr(maker, daemon, "containers", "rm", `many-${at}`));
+    }
+  };
+  await Promise.all(Array.from({ length: START_TOGETHER }, worker));
+}
+
+/** Until what a start leaves running (loading, compiling, collecting) is over. */
+const SETTLE_MS = 5_000;
+
+const density: Case = {
+  name: "density",
+  pairs: 1,
+  rows: [{ name: `memory (PSS), ${MANY} containers`, unit: "MB", asked: MANY >= 500 ? 0.2 : 0.5 }],
+  note: `daemon, keeper, spare and all shims together, ${SETTLE_MS / 1000} s after the last of ${MANY} containers that sleep was started; SCALE=500 for another number`,
+  prepare: async (stack) => {
+    const archive = join(await tmpfs(stack), "busybox.tar");
+    await Bun.write(archive, await ociArchive());
+    return async (maker) => {
+      await using daemon = await daemonIn(maker, "/tmp");
+      await succeed(ctr(maker, daemon, "images", "import", archive));
+      await startMany(maker, daemon);
+      await Bun.sleep(SETTLE_MS);
+      const used = await memoryOf(daemon);
+      await endMany(maker, daemon);
+      return [used];
+    };
+  },
+};
+
+const restart: Case = {
+  name: "restart",
+  pairs: 5,
+  rows: [{ name: `restart with ${MANY} containers`, unit: "ms", asked: 0.5 }],
+  note: `from the start of the daemon's process (the one before was stopped by SIGTERM) until one client (Debian's ctr) has listed all ${MANY} tasks as running; roots on disk`,
+  prepare: async (stack) => {
+    const sides = await onDisk(stack);
+    await smallImage(sides, stack);
+    for (const maker of MAKERS) {
+      await startMany(maker, sides[maker]);
+      stack.defer(() => endMany(maker, sides[maker]));
+    }
+    return async (maker) => {
+      const daemon = sides[maker];
+      await daemon.stop("SIGTERM");
+      const start = performance.now();
+      await daemon.launch();
+      for (;;) {
+        const listed = await succeed(ctr("debian", daemon, "tasks", "ls"));
+        if (listed.match(/ RUNNING/g)?.length === MANY) return [performance.now() - start];
+      }
+    };
+  },
+};
+
+const busy: Case = {
+  name: "busy",
+  pairs: 3,
+  rows: [
+    { name: "Version while unpacking, p99", unit: "ms" },
+    { name: "Tasks.Get while unpacking, p99", unit: "ms" },
+  ],
+  note: "python3-grpcio asks 100 times a second for as long as Debian's ctr imports 400 MB with 20,000 files in nine layers; roots on disk",
+  prepare: async () => {
+    const archive = join(KEPT, "image-400mb.tar");
+    await bigImage(archive);
+    const small = join(KEPT, "busybox.tar");
+    await Bun.write(small, await ociArchive());
+    return async (maker) => {
+      await using daemon = await daemonIn(maker, "/tmp");
+      await succeed(ctr(maker, daemon, "images", "import", small));
+      await succeed(ctr(maker, daemon, "run", "-d", "--null-io", SMALL_IMAGE, "sleeper", "sleep", "100000"));
+      const client = join(repository, "bench/grpc/busy.py");
+      const asking = Bun.spawn(["/usr/bin/python3", client, daemon.address, namespaceOf(maker), "sleeper"], {
+        stdin: "pipe",
+        stdout: "pipe",
+        stderr: "inherit",
+      });
+      await succeed(ctr("debian", daemon, "images", "import", archive));
+      await asking.stdin.end();
+      const [version, get] = (await new Response(asking.stdout).text()).trim().split(" ").map(Number);
+      return [version ?? Number.NaN, get ?? Number.NaN];
     };
   },
 };
@@ -196,4 +389,19 @@ const memory: Case = {
   },
 };
 
-export const CASES: readonly Case[] = [version, help, unary, content, importing, run, execing, memory];
+export const CASES: readonly Case[] = [
+  version,
+  help,
+  unary,
+  content,
+  importing,
+  run,
+  runTheirs,
+  runDetached,
+  execing,
+  stress,
+  memory,
+  density,
+  restart,
+  busy,
+];

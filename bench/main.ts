@@ -33,7 +33,7 @@ function shown(value: number): string {
 
 function line({ name, unit, asked }: Row, { ours, debian }: Samples): string {
   const ratio = at(ours, 0.5) / at(debian, 0.5);
-  const verdict = asked === undefined ? "" : `asked ${asked.toFixed(1)}  ${ratio <= asked ? "met" : "NOT met"}`;
+  const verdict = asked === undefined ? "" : `asked ${asked.toFixed(2)}  ${ratio <= asked ? "met" : "NOT met"}`;
   const side = (values: readonly number[]): string => `${shown(at(values, 0.5))} ${shown(at(values, 0.99))}`;
   return `${name.padEnd(30)} ${unit} ${side(ours)}  ${side(debian)}  ${ratio.toFixed(2).padStart(5)}  ${verdict}`;
 }

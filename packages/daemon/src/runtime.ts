@@ -82,6 +82,7 @@ export async function startShimManager(request: ShimManagerRequest): Promise<Shi
     sandboxes: { store, hosts: sandboxes },
     keeper: workerCommand("keeper"),
     adopt: own["adopt"] !== false,
+    spare: own["spare"] !== false,
     isolated: isolatedRuntimes(own["isolated"]),
   });
   sandboxes.load();

@@ -14,20 +14,43 @@ export async function withLease<T>(
   context: RequestContext,
   work: (leased: RequestContext) => Promise<T>,
 ): Promise<T> {
-  if (context.lease !== undefined) return work(context);
-  const expires = new Date(Date.now() + LEASE_MS).toISOString().replace(/\.\d+Z$/, "Z");
-  const lease = await leases.create(context, { id: leaseId(), labels: { [Label.gcExpire]: expires } });
+  const lease = openLease(leases, context);
   // No AsyncDisposableStack here: Node has it from version 24 only, and the SDK's root export claims 22.
   let result: T;
   try {
-    result = await work({ ...context, lease: lease.id });
+    result = await work(await lease.leased);
   } catch (error) {
     // What the work says goes before what the removal says; the lease expires by itself.
-    await release(leases, context, lease.id).catch(() => undefined);
+    await lease.release().catch(() => undefined);
     throw error;
   }
-  await release(leases, context, lease.id);
+  await lease.release();
   return result;
+}
+
+/** A lease that is being made, for work that has something to do meanwhile. */
+export interface OpenLease {
+  /** The context with it. */
+  readonly leased: Promise<RequestContext>;
+  /** Deletes it, once it is there. Call it once, also when `leased` has failed. */
+  readonly release: () => Promise<void>;
+}
+
+/** Begins to make a lease as {@link withLease} does; a context that has one already is used as it is. */
+export function openLease(leases: LeaseManager, context: RequestContext): OpenLease {
+  if (context.lease !== undefined) return { leased: Promise.resolve(context), release: () => Promise.resolve() };
+  const expires = new Date(Date.now() + LEASE_MS).toISOString().replace(/\.\d+Z$/, "Z");
+  const made = leases.create(context, { id: leaseId(), labels: { [Label.gcExpire]: expires } });
+  const leased = made.then((lease) => ({ ...context, lease: lease.id }));
+  // Whoever releases it may not have come to wait for it.
+  leased.catch(() => undefined);
+  return {
+    leased,
+    release: async () => {
+      const { lease } = await leased.catch(() => context);
+      if (lease !== undefined) await release(leases, context, lease);
+    },
+  };
 }
 
 async function release(leases: LeaseManager, context: RequestContext, id: string): Promise<void> {

@@ -190,8 +190,12 @@ export async function writeAddress(bundle: string, address: string): Promise<voi
 /** Keeps the folder of the shim's socket as a link in the bundle, as the peer's 2.3 shims do. */
 export async function linkSocketDir(bundle: string, dir: string): Promise<void> {
   const path = join(bundle, BUNDLE.socketDir);
-  await removeQuietly(path);
-  await symlink(dir, path);
+  try {
+    await symlink(dir, path);
+  } catch {
+    await removeQuietly(path); // of an earlier attempt
+    await symlink(dir, path);
+  }
 }
 
 /** The path of the socket at which the daemon reaches the shim, undefined when its record is not there or not readable. */

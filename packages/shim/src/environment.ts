@@ -1,3 +1,6 @@
+/** A shim that the daemon shares among containers is told so by this variable: the daemon's pid. */
+export const SHARED_VARIABLE = "STEVEDORE_SHARED_SHIM";
+
 /**
  * Variables that mean something between a service manager or the daemon and this process only. The runtime and the
  * loggers get everything else the shim was given: administrators configure variables for custom runtimes

@@ -22,7 +22,9 @@ import {
 } from "./process.ts";
 import type { Removal } from "./removal.ts";
 import { DEFAULT_RUNTIME_ROOT, NO_STDIO, type RestoreCall, RuntimeClient } from "./runc/client.ts";
-import { isMissingContainer, killError, RuntimeError, runtimeError } from "./runc/errors.ts";
+import { alreadyFinished, isMissingContainer, killError, RuntimeError, runtimeError } from "./runc/errors.ts";
+import { type KnownState, knownState } from "./runc/known-state.ts";
+import { releaseInit, removeState, signalInit } from "./runc/shortcuts.ts";
 import { ProcessConsole, withConsoleSocket } from "./stdio/console.ts";
 import { type Adoption, adoptProcessIo, openProcessIo, type ProcessIo } from "./stdio/process-io.ts";
 import type { StdioNames } from "./stdio/target.ts";
@@ -86,6 +88,8 @@ export class InitProcess implements ContainerProcess {
   #pid = 0;
   #end: ProcessEnd | undefined;
   #streams: ProcessStreams | undefined;
+  /** What the runtime keeps of it; undefined of a runtime that is called for everything. */
+  #known: Promise<KnownState | undefined> | undefined;
   /** The client was done with its input before there were streams (a container restored at its start). */
   #stdinDone = false;
 
@@ -181,7 +185,9 @@ export class InitProcess implements ContainerProcess {
       const state = this.#state;
       switch (state.kind) {
         case "created":
-          await this.#call("OCI runtime start failed", () => this.runtime.start(this.id));
+          await this.#shortly(releaseInit, () =>
+            this.#call("OCI runtime start failed", () => this.runtime.start(this.id)),
+          );
           break;
         case "created-checkpoint":
           await this.#restore(state.restore);
@@ -249,9 +255,14 @@ export class InitProcess implements ContainerProcess {
       if (this.#state.kind === "deleted") {
         throw classified("not-found", "cannot kill a deleted process: not found");
       }
-      await this.runtime.kill(this.id, signal, all).catch((error: unknown) => {
-        throw killError(error);
-      });
+      if (this.#state.kind === "stopped" && !all && (await this.#known)?.privatePids === true) throw alreadyFinished();
+      const byRuntime = async (): Promise<void> => {
+        await this.runtime.kill(this.id, signal, all).catch((error: unknown) => {
+          throw killError(error);
+        });
+      };
+      const running = !all && (this.#state.kind === "running" || this.#state.kind === "created");
+      await (running ? this.#shortly((known) => signalInit(known, signal), byRuntime) : byRuntime());
     });
   }
 
@@ -267,7 +278,9 @@ export class InitProcess implements ContainerProcess {
       if (kind === "deleted") throw classified("not-found", "cannot delete a deleted process: not found");
       await this.#closeStreams();
       try {
-        await this.runtime.delete(this.id, false, AbortSignal.timeout(DELETE_MS));
+        const byRuntime = (): Promise<void> => this.runtime.delete(this.id, false, AbortSignal.timeout(DELETE_MS));
+        // Before init has been reaped runc has a word to say on it.
+        await (this.#end === undefined ? byRuntime() : this.#shortly(removeState, byRuntime));
       } catch (error) {
         // A runtime that has forgotten it already (after a checkpoint) is fine; we still hold its streams.
         if (!isMissingContainer(error)) await this.#removeByForce(error);
@@ -382,6 +395,14 @@ export class InitProcess implements ContainerProcess {
         this.runtime.create(this.id, { ...call, ...streams }),
       ),
     );
+    // Read while the client comes back to start it.
+    this.#known = knownState(this.runtime.settings, this.id, this.#pid);
+  }
+
+  /** Does what runc would, when that is known to be all there is to it; else has the runtime do it. */
+  async #shortly(short: (known: KnownState) => Promise<boolean>, byRuntime: () => Promise<void>): Promise<void> {
+    const known = await this.#known;
+    if (known === undefined || !(await short(known))) await byRuntime();
   }
 
   async #restore(restore: Omit<RestoreCall, "consoleSocket" | "stdio">): Promise<void> {

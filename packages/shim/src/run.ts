@@ -1,6 +1,7 @@
 import { basename } from "node:path";
 import { encodeText } from "@stevedore/base/bytes";
 import { classified, messageOf } from "@stevedore/base/errors";
+import { SHARED_VARIABLE } from "./environment.ts";
 import { parseFlags, type ShimFlags, usage } from "./flags.ts";
 
 /** What the program that contains the shim tells it of itself. */
@@ -63,7 +64,7 @@ async function act(
       return 0;
     }
     case "start": {
-      requireNamespace(flags);
+      if (!isSpare(flags, env)) requireNamespace(flags);
       const { readStdin, start } = await import("./start.ts");
       const self = program.self ?? ownCommand();
       const stdin = await readStdin();
@@ -77,11 +78,17 @@ async function act(
       return 0;
     }
     case "serve": {
-      requireNamespace(flags);
       const { serve } = await import("./serve.ts");
+      if (isSpare(flags, env)) return serve({ ...flags, bundle: "" }, env);
+      requireNamespace(flags);
       return serve({ ...flags, bundle: flags.bundle === "" ? process.cwd() : flags.bundle }, env);
     }
   }
+}
+
+/** A shared shim without a namespace is one that its daemon keeps for the next containers. */
+function isSpare({ namespace }: ShimFlags, env: Readonly<Record<string, string | undefined>>): boolean {
+  return namespace === "" && (env[SHARED_VARIABLE] ?? "") !== "";
 }
 
 function requireNamespace({ namespace }: ShimFlags): void {

@@ -1,7 +1,7 @@
 import { access, chmod, mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { encodeText } from "@stevedore/base/bytes";
-import { messageOf } from "@stevedore/base/errors";
+import { classified, messageOf } from "@stevedore/base/errors";
 import type { Logger } from "@stevedore/base/log";
 import { KEEPER_VARIABLE } from "@stevedore/keeper/protocol";
 import { isErrno } from "@stevedore/os/errno";
@@ -17,7 +17,7 @@ import { peerCredentials } from "@stevedore/os/socket";
 import { type Carrier, listenUnix, Server, sameUser } from "@stevedore/ttrpc";
 import { BUNDLE, removeQuietly } from "./bundle.ts";
 import { Deposits } from "./deposits.ts";
-import { childEnvironment } from "./environment.ts";
+import { childEnvironment, SHARED_VARIABLE } from "./environment.ts";
 import { EventPublisher } from "./events.ts";
 import { ShimExits } from "./exits.ts";
 import type { ShimFlags } from "./flags.ts";
@@ -25,7 +25,7 @@ import { lazyMethods } from "./lazy-service.ts";
 import { shimLogger } from "./log.ts";
 import { SANDBOX_METHODS, SandboxService } from "./sandbox-service.ts";
 import { SocketLinks } from "./socket-links.ts";
-import { READY, READY_FD, SHARED_VARIABLE } from "./start.ts";
+import { READY, READY_FD } from "./start.ts";
 import { TaskService } from "./task-service.ts";
 import { startTracing } from "./trace.ts";
 
@@ -62,77 +62,31 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
   const daemonPid = Number(env[SHARED_VARIABLE] ?? "");
   const shared = daemonPid > 0;
   const daemon = shared ? processIdentity(daemonPid) : undefined;
+  let work: Work | undefined;
   const log = shimLogger({
-    // The bundle of the first container may go before others do.
-    path: () => join(tasks?.bundle ?? bundle, BUNDLE.log),
+    // The bundle of the first container may go before others do; a spare has none until it is bound.
+    path: () => {
+      const folder = work?.tasks.bundle ?? bundle;
+      return folder === "" ? "" : join(folder, BUNDLE.log);
+    },
     debug: flags.debug,
     fields: { runtime: "io.containerd.runc.v2", namespace, id },
   });
-  let tasks: TaskService | undefined;
   setProcessName("containerd-shim-runc-v2"); // what ps and pgrep look for
   setChildSubreaper();
   if (env[PIDFD_EXITS_VARIABLE] === "off") assumeKernelKeepsExits(false);
-  const deposits = new Deposits(env[KEEPER_VARIABLE] ?? "", namespace);
-  const exits = new ShimExits(deposits);
   const stopped = Promise.withResolvers<void>();
-  const environment = childEnvironment(env);
-  const events = new EventPublisher({
-    namespace,
-    ttrpcAddress: env["TTRPC_ADDRESS"] ?? "",
-    publishBinary: flags.publishBinary,
-    grpcAddress: flags.address,
-    env: environment,
-    log,
-  });
-  const { socket, debugSocket, address: daemonAddress } = flags;
-  const links = shared ? new SocketLinks({ socket, debugSocket, daemonAddress, namespace }) : undefined;
-  tasks = new TaskService({
-    shim: { namespace, exits, log, deposits, env: environment },
-    events,
-    // The end of one container is not the end of a shared shim.
-    shimId: shared ? undefined : id,
-    shutdown: () => stopped.resolve(),
-    assertOpen: () => sandbox?.assertOpen(),
-    ...(links === undefined ? {} : { links }),
-  });
-  const service = tasks;
-  const sandbox = new SandboxService({ tasks: service, log, shutdown: () => stopped.resolve() });
   const server = new Server({
     authorize: sameUser({ uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }),
     log,
   });
-  server.register(
-    "containerd.task.v3.Task",
-    lazyMethods({
-      methods: TASK_METHODS,
-      load: async () => (await import("@stevedore/wire/gen/light/containerd/task/v3/shim_pb")).Task,
-      implementation: service,
-    }),
-  );
-  server.register(
-    "containerd.task.v2.Task",
-    lazyMethods({
-      methods: TASK_METHODS,
-      load: async () => (await import("@stevedore/wire/gen/light/containerd/task/v2/shim_pb")).Task,
-      implementation: service,
-    }),
-  );
-  server.register(
-    "containerd.runtime.sandbox.v1.Sandbox",
-    lazyMethods({
-      methods: SANDBOX_METHODS,
-      load: async () => (await import("@stevedore/wire/gen/light/containerd/runtime/sandbox/v1/sandbox_pb")).Sandbox,
-      implementation: sandbox,
-    }),
-  );
-  server.register(
-    "stevedore.shim.v1.Adoption",
-    lazyMethods({
-      methods: ["Adopt"],
-      load: async () => (await import("@stevedore/wire/gen/light/stevedore/shim/v1/adoption_pb")).Adoption,
-      implementation: { adopt: (request: { readonly id: string; readonly bundle: string }) => service.adopt(request) },
-    }),
-  );
+  const shutdown = (): void => stopped.resolve();
+  const begin = (of: string): void => {
+    work = startWork({ ...flags, namespace: of }, { env, shared, log, shutdown });
+  };
+  registerServices(server, () => work, shutdown);
+  if (namespace === "") registerSpare(server, begin);
+  else begin(namespace);
   await using _tracing = await startTracing(env, log);
   let met = false;
   const listener = await listen(flags.socket, (carrier) => {
@@ -148,27 +102,160 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
   }
   // The daemon takes some milliseconds to connect: what its first calls need is loaded meanwhile.
   void warmUp();
+  if (namespace === "") void meetUsualRuntime(env);
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     // A shim outlives what a service manager or a terminal tells its group: it ends when its containers have.
     process.on(signal, () => log.debug("ignoring signal", { signal }));
   }
   log.debug("serving", { socket: flags.socket, pid: process.pid });
   using _watch = endWhenAlone(server, {
-    isEmpty: () => service.isEmpty && sandbox.isEmpty,
-    // Its daemon may have been killed before it knew of us; the next one has removed what we were started for.
+    isEmpty: () => work === undefined || (work.tasks.isEmpty && work.sandbox.isEmpty),
     isHasty: async () =>
-      (shared && (met || daemon === undefined || !isAlive(daemon))) || !(await access(bundle).then(yes, no)),
+      shared
+        ? met || daemon === undefined || !isAlive(daemon)
+        : // A daemon may have been killed before it knew of us; the next one has removed what we were started for.
+          !(await access(bundle).then(yes, no)),
     end: () => stopped.resolve(),
   });
   await stopped.promise;
   listener.stop();
   // The answer to the shutdown call itself is still to be sent.
   await server.shutdown(AbortSignal.timeout(SHUTDOWN_TIMEOUT_MS));
-  await events.close(SHUTDOWN_TIMEOUT_MS);
-  await links?.settled();
+  await work?.close();
   await removeQuietly(flags.socket);
-  deposits.close();
   return 0;
+}
+
+/** What serves the containers of a namespace. */
+interface Work {
+  readonly tasks: TaskService;
+  readonly sandbox: SandboxService;
+  readonly close: () => Promise<void>;
+}
+
+interface WorkOptions {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly shared: boolean;
+  readonly log: Logger;
+  readonly shutdown: () => void;
+}
+
+function startWork(flags: ShimFlags, { env, shared, log, shutdown }: WorkOptions): Work {
+  const { namespace, socket, debugSocket, address: daemonAddress } = flags;
+  const deposits = new Deposits(env[KEEPER_VARIABLE] ?? "", namespace);
+  const exits = new ShimExits(deposits);
+  const environment = childEnvironment(env);
+  const events = new EventPublisher({
+    namespace,
+    ttrpcAddress: env["TTRPC_ADDRESS"] ?? "",
+    publishBinary: flags.publishBinary,
+    grpcAddress: daemonAddress,
+    env: environment,
+    log,
+  });
+  const links = shared ? new SocketLinks({ socket, debugSocket, daemonAddress, namespace }) : undefined;
+  const tasks: TaskService = new TaskService({
+    shim: { namespace, exits, log, deposits, env: environment },
+    events,
+    // The end of one container is not the end of a shared shim.
+    shimId: shared ? undefined : flags.id,
+    shutdown,
+    assertOpen: () => sandbox?.assertOpen(),
+    ...(links === undefined ? {} : { links }),
+  });
+  const sandbox: SandboxService | undefined = new SandboxService({ tasks, log, shutdown });
+  return {
+    tasks,
+    sandbox,
+    close: async () => {
+      await events.close(SHUTDOWN_TIMEOUT_MS);
+      await links?.settled();
+      deposits.close();
+    },
+  };
+}
+
+/** All services of a shim. One that is not bound yet knows of tasks only how to end. */
+function registerServices(server: Server, work: () => Work | undefined, shutdown: () => void): void {
+  const unbound = {
+    shutdown: async (): Promise<Record<string, never>> => {
+      shutdown();
+      return {};
+    },
+  };
+  const bound = (): Work => {
+    const found = work();
+    if (found === undefined) throw classified("failed-precondition", "the shim is a spare that nobody has bound yet");
+    return found;
+  };
+  server.register(
+    "containerd.task.v3.Task",
+    lazyMethods({
+      methods: TASK_METHODS,
+      load: async () => (await import("@stevedore/wire/gen/light/containerd/task/v3/shim_pb")).Task,
+      get implementation() {
+        return work()?.tasks ?? unbound;
+      },
+    }),
+  );
+  server.register(
+    "containerd.task.v2.Task",
+    lazyMethods({
+      methods: TASK_METHODS,
+      load: async () => (await import("@stevedore/wire/gen/light/containerd/task/v2/shim_pb")).Task,
+      get implementation() {
+        return work()?.tasks ?? unbound;
+      },
+    }),
+  );
+  server.register(
+    "containerd.runtime.sandbox.v1.Sandbox",
+    lazyMethods({
+      methods: SANDBOX_METHODS,
+      load: async () => (await import("@stevedore/wire/gen/light/containerd/runtime/sandbox/v1/sandbox_pb")).Sandbox,
+      get implementation() {
+        return bound().sandbox;
+      },
+    }),
+  );
+  server.register(
+    "stevedore.shim.v1.Adoption",
+    lazyMethods({
+      methods: ["Adopt"],
+      load: async () => (await import("@stevedore/wire/gen/light/stevedore/shim/v1/adoption_pb")).Adoption,
+      get implementation() {
+        const { tasks } = bound();
+        return { adopt: (request: { readonly id: string; readonly bundle: string }) => tasks.adopt(request) };
+      },
+    }),
+  );
+}
+
+/** The call that tells a spare whose containers it will have, once. */
+function registerSpare(server: Server, begin: (namespace: string) => void): void {
+  let bound = "";
+  server.register(
+    "stevedore.shim.v1.Spare",
+    lazyMethods({
+      methods: ["Bind"],
+      load: async () => (await import("@stevedore/wire/gen/light/stevedore/shim/v1/spare_pb")).Spare,
+      implementation: {
+        bind: async ({ namespace }: { readonly namespace: string }) => {
+          if (namespace === "") throw classified("invalid-argument", "bind spare shim: namespace cannot be empty");
+          if (bound !== "") throw classified("failed-precondition", `bind spare shim: it is bound to ${bound} already`);
+          bound = namespace;
+          begin(namespace);
+          return {};
+        },
+      },
+    }),
+  );
+}
+
+/** A spare has time to find out about the runtime that most containers use. */
+async function meetUsualRuntime(env: Readonly<Record<string, string | undefined>>): Promise<void> {
+  const { meetRuntime } = await import("./runc/known-state.ts");
+  await meetRuntime({ command: "", env: childEnvironment(env) });
 }
 
 async function listen(path: string, accept: (carrier: Carrier) => void): Promise<{ stop(): void }> {

@@ -6,10 +6,14 @@ import { socketAddress, socketPath } from "./socket-address.ts";
 import { removeLinks, SocketLinks } from "./socket-links.ts";
 
 let dir = "";
+let bundle = "";
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), "links-"));
+  bundle = await mkdtemp(join(tmpdir(), "links-bundle-"));
 });
-afterEach(async () => rm(dir, { recursive: true }));
+afterEach(async () => {
+  for (const folder of [dir, bundle]) await rm(folder, { recursive: true });
+});
 
 const name = (id: string) => ({ dir, daemonAddress: "/c.sock", namespace: "ns", id });
 const pathOf = (id: string, debug = false): string => socketPath(socketAddress({ ...name(id), debug }));
@@ -25,8 +29,9 @@ test("containers that share a shim are found by their ids while they last", asyn
   await writeFile(pathOf("first"), "");
   await symlink("/gone", pathOf("second"));
   const links = shared(true);
-  for (const id of ["first", "second"]) links.add(id);
+  for (const id of ["first", "second"]) links.add(id, bundle);
   await links.settled();
+  expect(await readlink(join(bundle, "s"))).toBe(dir);
   expect(await readlink(pathOf("second"))).toBe(pathOf("first"));
   expect(await readlink(pathOf("second", true))).toBe(pathOf("first", true));
   expect((await lstat(pathOf("first"))).isFile()).toBe(true);
@@ -38,9 +43,9 @@ test("containers that share a shim are found by their ids while they last", asyn
 test("changes of one container keep their order, and another shim's socket is not touched", async () => {
   await writeFile(pathOf("other"), "");
   const links = shared();
-  links.add("a");
+  links.add("a", bundle);
   links.remove("a");
-  links.add("other");
+  links.add("other", bundle);
   links.remove("other");
   await links.settled();
   expect(await readdir(dir)).toEqual([basename(pathOf("other"))]);
@@ -48,7 +53,7 @@ test("changes of one container keep their order, and another shim's socket is no
 
 test("what a dead shim left is removed, sockets are not", async () => {
   const links = shared(true);
-  links.add("a");
+  links.add("a", bundle);
   await links.settled();
   await writeFile(pathOf("first"), "");
   await removeLinks(name("a"));

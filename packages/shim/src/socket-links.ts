@@ -1,6 +1,6 @@
 import { lstat, symlink } from "node:fs/promises";
 import { dirname } from "node:path";
-import { removeQuietly } from "./bundle.ts";
+import { linkSocketDir, removeQuietly } from "./bundle.ts";
 import { type SocketName, socketAddress, socketPath } from "./socket-address.ts";
 
 /** What a shim that many containers share serves, and for whom. */
@@ -29,12 +29,14 @@ export class SocketLinks {
     this.#sockets = sockets;
   }
 
-  add(id: string): void {
+  /** @param bundle the container's, which tells where its sockets are, as that of a container with a shim of its own does. */
+  add(id: string, bundle: string): void {
     this.#after(id, async () => {
       const { socket, debugSocket } = this.#sockets;
       const [ours, debug] = this.#paths(id);
       await linkTo(socket, ours);
       if (debugSocket !== "") await linkTo(debugSocket, debug);
+      await linkSocketDir(bundle, dirname(socket));
     });
   }
 

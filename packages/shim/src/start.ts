@@ -4,12 +4,10 @@ import { concatBytes, decodeText } from "@stevedore/base/bytes";
 import { classified, messageOf, withContext } from "@stevedore/base/errors";
 import type { OwnedFd } from "@stevedore/os/fd";
 import { linkSocketDir, readSpecFacts, type SpecFacts, writeAddress } from "./bundle.ts";
+import { SHARED_VARIABLE } from "./environment.ts";
 import type { ShimFlags } from "./flags.ts";
 import { type AnyBytes, decodeOptions, OPTIONS_TYPE, typeName } from "./options.ts";
 import { DEFAULT_SOCKET_DIR, socketAddress, socketPath } from "./socket-address.ts";
-
-/** A shim that the daemon shares among containers is told so by this variable: the daemon's pid. */
-export const SHARED_VARIABLE = "STEVEDORE_SHARED_SHIM";
 
 /** Descriptor on which the serving process tells that it listens. */
 export const READY_FD = 3;
@@ -98,11 +96,12 @@ export async function start(options: StartOptions): Promise<Uint8Array | string>
   const { env, bundle } = options;
   const bootstrap = await readBootstrap(options.stdin, options.flags.id);
   const flags = mergeFlags(options.flags, bootstrap);
-  const annotations = await annotationsOf(bundle);
+  const spare = flags.namespace === "";
+  const annotations = spare ? {} : await annotationsOf(bundle);
   const group = GROUP_ANNOTATIONS.map((name) => annotations[name]).find((value) => value !== undefined) ?? flags.id;
   const named = bootstrap.kind === "params" ? bootstrap.socketDir : "";
   const dir = named === "" ? DEFAULT_SOCKET_DIR : named;
-  if (named !== "") await linkSocketDir(bundle, named);
+  if (named !== "" && !spare) await linkSocketDir(bundle, named);
   // The daemon says who is in a shared shim: one that is about to end, or full, must not be found by the id it began with.
   const id = (env[SHARED_VARIABLE] ?? "") !== "" ? `${group}/${randomUUID()}` : group;
   const name = { dir, daemonAddress: flags.address, namespace: flags.namespace, id };

@@ -145,7 +145,7 @@ export class TaskService {
         this.#shim,
       );
       this.#containers.set(id, container);
-      this.#links?.add(id);
+      this.#links?.add(id, container.bundle);
       const { pid } = container.init;
       this.#events.send("TaskCreate", {
         containerId: id,
@@ -180,7 +180,7 @@ export class TaskService {
       if (found === undefined) return { adopted: false, pid: 0, lost: [] };
       const { container, lost } = found;
       this.#containers.set(id, container);
-      this.#links?.add(id);
+      this.#links?.add(id, bundle);
       for (const what of lost) this.#shim.log.warn("lost with the shim that died", { id, what });
       const { pid } = container.init;
       if (found.startUntold) this.#events.send("TaskStart", { containerId: id, pid });

@@ -66,6 +66,9 @@ export interface SpecChanges {
   readonly process?: Readonly<Record<string, unknown>>;
   readonly namespaces?: readonly string[];
   readonly annotations?: Readonly<Record<string, string>>;
+  readonly hooks?: Readonly<Record<string, unknown>>;
+  /** The runtime's binary; default runc. */
+  readonly binaryName?: string;
 }
 
 /** A folder with a root file system, a socket for events, and the shims started in it. Close it to remove everything. */
@@ -173,7 +176,11 @@ export class ShimBench implements AsyncDisposable {
     io: Partial<Record<"stdin" | "stdout" | "stderr", string>> = {},
   ): Promise<TestContainer & { readonly pid: number }> {
     const container = await this.shim(id, spec);
-    const pid = await this.#make(container.task, container, { terminal: spec.terminal ?? false, ...io });
+    const pid = await this.#make(container.task, container, {
+      terminal: spec.terminal ?? false,
+      ...io,
+      ...(spec.binaryName === undefined ? {} : { binaryName: spec.binaryName }),
+    });
     return { ...container, pid };
   }
 
@@ -208,7 +215,10 @@ export class ShimBench implements AsyncDisposable {
   async #make(
     task: TestContainer["task"],
     { id, bundle }: Pick<TestContainer, "id" | "bundle">,
-    io: Partial<Record<"stdin" | "stdout" | "stderr", string>> & { readonly terminal: boolean },
+    {
+      binaryName = "",
+      ...io
+    }: Partial<Record<"stdin" | "stdout" | "stderr" | "binaryName", string>> & { readonly terminal: boolean },
   ): Promise<number> {
     const { pid } = await task.create({
       id,
@@ -217,7 +227,7 @@ export class ShimBench implements AsyncDisposable {
       ...io,
       options: {
         typeUrl: OptionsSchema.typeName,
-        value: toBinary(OptionsSchema, create(OptionsSchema, { root: join(this.dir, "runc") })),
+        value: toBinary(OptionsSchema, create(OptionsSchema, { root: join(this.dir, "runc"), binaryName })),
       },
     });
     return pid;
@@ -257,6 +267,7 @@ function specOf(changes: SpecChanges): unknown {
       { destination: "/dev/pts", type: "devpts", source: "devpts", options: ["newinstance", "ptmxmode=0666"] },
     ],
     annotations: changes.annotations ?? {},
+    ...(changes.hooks === undefined ? {} : { hooks: changes.hooks }),
     linux: { namespaces: namespaces.map((type) => ({ type })) },
   };
 }

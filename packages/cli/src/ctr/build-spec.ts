@@ -113,7 +113,7 @@ async function applyUser(made: Spec, request: SpecRequest, source: SpecSource): 
   const user = request.flags.user === "" ? (source.image?.config?.User ?? "") : request.flags.user;
   const none = { passwd: "", group: "" };
   let files = none;
-  if (source.mounts !== undefined) files = await readUserFiles(source.mounts);
+  if (source.mounts !== undefined) files = await readUserFiles(await source.mounts);
   else if (request.rootfs !== undefined) files = readUserFilesIn(resolve(request.rootfs));
   spec.withUser(made, resolveUser(user, files));
 }

@@ -1,7 +1,7 @@
 /** What `ctr run` and `ctr containers create` share: from arguments and flags to a container. */
 import { defaultMatcher, onlyStrict, parsePlatform } from "@stevedore/oci/platform";
 import { GID_MAPPING_LABEL, UID_MAPPING_LABEL } from "@stevedore/sdk/local/mapping-labels";
-import { createContainer, type NewContainer } from "@stevedore/sdk/local/new-container";
+import { type BegunContainer, beginContainer } from "@stevedore/sdk/local/new-container";
 import type { OwnerMaps } from "@stevedore/sdk/local/remapped-snapshot";
 import { configPathOptions, runcOptions } from "@stevedore/sdk/local/runc-options";
 import type { AnyValue } from "@stevedore/sdk/types";
@@ -20,8 +20,8 @@ export interface CreateRequest {
   readonly warn: (message: string) => void;
 }
 
-/** Creates the container that the command line asks for. */
-export async function createFromFlags(session: Session, request: CreateRequest): Promise<NewContainer> {
+/** Creates the container that the command line asks for; its lease is still being deleted. */
+export async function createFromFlags(session: Session, request: CreateRequest): Promise<BegunContainer> {
   const { flags, run } = request;
   const withConfig = flags.config !== "";
   const [first = "", second = "", ...rest] = request.args;
@@ -35,7 +35,7 @@ export async function createFromFlags(session: Session, request: CreateRequest):
   }
   const ownRootfs = !withConfig && flags.rootfs;
   const platform = run?.platform ?? "";
-  const container = await createContainer(session.client, session.context, {
+  const begun = await beginContainer(session.client, session.context, {
     id,
     snapshotter: flags.snapshotter,
     snapshotLabels: { ...parseLabelArgs(flags.snapshotterLabel), ...remapLabels(run) },
@@ -67,10 +67,9 @@ export async function createFromFlags(session: Session, request: CreateRequest):
             source,
           ),
   });
-  if (run !== undefined && run.dumpConfig !== "" && container.spec !== undefined) {
-    await Bun.write(run.dumpConfig, container.spec.value);
-  }
-  return container;
+  const { spec } = begun.container;
+  if (run !== undefined && run.dumpConfig !== "" && spec !== undefined) await Bun.write(run.dumpConfig, spec.value);
+  return begun;
 }
 
 /** Options for the runtime that the flags name. */

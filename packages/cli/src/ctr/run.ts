@@ -15,7 +15,7 @@ export const command = ctrCommand({
     if (flags.cni) throw new Error("--cni is not in this version: not implemented");
     if (flags.nullIo && flags.tty) throw new Error("tty and null-io cannot be used together");
     await using session = await globals.connect();
-    const container = await createFromFlags(session, {
+    const { container, released } = await createFromFlags(session, {
       args,
       flags,
       run: flags,
@@ -24,6 +24,7 @@ export const command = ctrCommand({
       warn: (message) => io.stderr.write(logLine("warning", message)),
     });
     await using undo = new AsyncDisposableStack();
+    undo.defer(() => released);
     let taskDeleted = false;
     if (flags.rm) {
       undo.defer(async () => {

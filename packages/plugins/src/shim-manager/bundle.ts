@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { chmod, chown, mkdir, readFile, readlink, rename, rm, rmdir, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { classified, messageOf, withContext } from "@stevedore/base";
@@ -63,18 +64,24 @@ export async function createBundle(
   const bundle = bundleOf(folders, namespace, id);
   const work = join(folders.root, namespace, id);
   await using undo = new AsyncDisposableStack();
-  await mkdir(dirname(bundle.path), { recursive: true, mode: 0o711 });
-  await makeFresh(bundle.path, { mode: 0o700, mountPoints: [BUNDLE_FILE.rootfs] });
-  undo.defer(() => removeTree(bundle.path, { mountPoints: [BUNDLE_FILE.rootfs] }));
-  if (spec?.typeUrl === SPEC_TYPE) await openToMappedRoot(bundle.path, spec.value);
-  await mkdir(dirname(work), { recursive: true, mode: 0o711 });
-  await mkdir(join(bundle.path, BUNDLE_FILE.rootfs), { mode: 0o711 });
-  await makeFresh(work, { mode: 0o711, mountPoints: [] });
-  undo.defer(() => removeTree(work));
-  await symlink(work, join(bundle.path, BUNDLE_FILE.work));
-  if (spec !== undefined && spec.value.byteLength > 0) {
-    await writeFile(join(bundle.path, BUNDLE_FILE.config), spec.value, { mode: 0o666 });
-  }
+  // Each step is a trip to another thread and back: what does not depend on another goes beside it.
+  const makeBundle = async (): Promise<void> => {
+    await makeFresh(bundle.path, { mode: 0o700, mountPoints: [BUNDLE_FILE.rootfs] });
+    undo.defer(() => removeTree(bundle.path, { mountPoints: [BUNDLE_FILE.rootfs] }));
+    await allOf([
+      spec?.typeUrl === SPEC_TYPE ? openToMappedRoot(bundle.path, spec.value) : Promise.resolve(),
+      mkdir(join(bundle.path, BUNDLE_FILE.rootfs), { mode: 0o711 }),
+      symlink(work, join(bundle.path, BUNDLE_FILE.work)),
+      spec !== undefined && spec.value.byteLength > 0
+        ? writeFile(join(bundle.path, BUNDLE_FILE.config), spec.value, { mode: 0o666 })
+        : Promise.resolve(),
+    ]);
+  };
+  const makeWork = async (): Promise<void> => {
+    await makeFresh(work, { mode: 0o711, mountPoints: [] });
+    undo.defer(() => removeTree(work));
+  };
+  await allOf([makeBundle(), makeWork()]);
   undo.move();
   return bundle;
 }
@@ -86,6 +93,11 @@ async function makeFresh(
   try {
     await mkdir(path, { mode: how.mode });
   } catch (error) {
+    if (isCode(error, "ENOENT")) {
+      await mkdir(dirname(path), { recursive: true, mode: 0o711 });
+      await makeFresh(path, how);
+      return;
+    }
     if (!isCode(error, "EEXIST")) throw error;
     for (const point of how.mountPoints) await unmountRecursive(join(path, point));
     await removeTree(path, { mountPoints: how.mountPoints });
@@ -118,11 +130,23 @@ function member(value: JsonValue | undefined, key: string): JsonValue | undefine
   return isJsonObject(value) ? value[key] : undefined;
 }
 
-/**
- * Unmounts what is left at the rootfs and removes bundle and working folder, each by a rename first, so that nobody sees
- * half of one. What is not there is fine.
- */
+/** As {@link hideBundle}, with all of it gone. */
 export async function deleteBundle(bundle: Bundle): Promise<void> {
+  const hidden = await hideBundle(bundle);
+  await hidden.removed();
+}
+
+/** A bundle that nobody sees any more. */
+export interface HiddenBundle {
+  /** Removes its files. What is left when the daemon ends is removed by the next one. */
+  readonly removed: () => Promise<void>;
+}
+
+/**
+ * Unmounts what is left at the rootfs and takes bundle and working folder away, each by a rename, so that nobody sees half of
+ * one: the id can be used again. What is not there is fine.
+ */
+export async function hideBundle(bundle: Bundle): Promise<HiddenBundle> {
   const work = await readlink(join(bundle.path, BUNDLE_FILE.work)).catch(() => undefined);
   const rootfs = join(bundle.path, BUNDLE_FILE.rootfs);
   try {
@@ -137,24 +161,37 @@ export async function deleteBundle(bundle: Bundle): Promise<void> {
       throw classified("unknown", `failed to remove bundle rootfs: ${messageOf(error)}`, { cause: error });
     }
   }
-  const results = await Promise.allSettled([
-    removeHidden(bundle.path),
-    ...(work === undefined ? [] : [removeHidden(work)]),
-  ]);
-  for (const result of results) if (result.status === "rejected") throw result.reason;
+  const hidden = await allOf([hide(bundle.path), ...(work === undefined ? [] : [hide(work)])]);
+  return {
+    removed: async () => {
+      await allOf(hidden.map((path) => (path === undefined ? Promise.resolve() : removeTree(path))));
+    },
+  };
 }
 
-async function removeHidden(path: string): Promise<void> {
+/** All results, or the first failure once all have ended. */
+async function allOf<T>(work: readonly Promise<T>[]): Promise<T[]> {
+  const results = await Promise.allSettled(work);
+  return results.map((result) => {
+    if (result.status === "rejected") throw result.reason;
+    return result.value;
+  });
+}
+
+/** @returns the hidden path; undefined when there was nothing. */
+async function hide(path: string): Promise<string | undefined> {
   const hidden = join(dirname(path), `.${path.slice(path.lastIndexOf("/") + 1)}`);
   try {
     await rename(path, hidden);
+    return hidden;
   } catch (error) {
-    if (isCode(error, "ENOENT")) return;
+    if (isCode(error, "ENOENT")) return undefined;
     if (!isCode(error, "ENOTEMPTY") && !isCode(error, "EEXIST")) throw error;
-    await removeTree(hidden); // of a crash half-way through an earlier one
-    await rename(path, hidden);
   }
-  await removeTree(hidden);
+  // One of the same name is on its way out.
+  const another = `${hidden}.${randomUUID()}`;
+  await rename(path, another);
+  return another;
 }
 
 /** How a shim is reached, as kept in the bundle. */

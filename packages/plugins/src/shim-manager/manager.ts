@@ -58,6 +58,7 @@ import {
   bundleOf,
   createBundle,
   deleteBundle,
+  hideBundle,
   readBootstrap,
   readText,
   writeBootstrap,
@@ -67,10 +68,11 @@ import { KeeperLink } from "./keeper-link.ts";
 import { type RuntimeSearch, resolveRuntime } from "./runtime-path.ts";
 import { apiRecord } from "./sandbox-address.ts";
 import type { SandboxHosts } from "./sandbox-shims.ts";
-import { type SharedShim, SharedShims } from "./shared-shims.ts";
+import { type SharedKind, type SharedShim, SharedShims } from "./shared-shims.ts";
 import { type DeadExit, ShimBinary, type ShimCallSettings } from "./shim-binary.ts";
 import { isConnectionGone, ShimConnection, type TaskCall } from "./shim-client.ts";
 import { readShimLog, type ShimLogSink } from "./shim-log.ts";
+import { SpareShim } from "./spare-shim.ts";
 import { TaskEntry, TaskTable } from "./task-entry.ts";
 import { untilAborted } from "./until-aborted.ts";
 
@@ -110,12 +112,17 @@ export interface ShimManagerOptions extends BundleFolders, ShimCallSettings, Run
   readonly adopt?: boolean;
   /** Whether a runtime's containers get a shim of their own each. */
   readonly isolated?: (runtime: string) => boolean;
+  /** Whether a shim is started ahead for the next namespace that needs one. Default false. */
+  readonly spare?: boolean;
   /** Whether a shim binary can be shared by containers; default: if it is this very program. */
   readonly sharesShims?: (path: string) => boolean;
 }
 
 /** Annotations that group containers in one shim by the shim's own rule. */
 const GROUP_ANNOTATIONS = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+
+/** The runtime whose shims are shared and kept ahead: clients' default. */
+const USUAL_RUNTIME = "io.containerd.runc.v2";
 
 /** Label or annotation of a container that is to have a shim of its own: "true". */
 const ISOLATED = "stevedore.isolated";
@@ -174,6 +181,7 @@ export class ShimTaskManager implements LocalTaskManager {
   /** One change of a task at a time: delete and kill. */
   readonly #locks = new KeyedLock();
   readonly #shared: SharedShims;
+  readonly #spare: SpareShim | undefined;
   readonly #keeper: KeeperLink;
   readonly #stop = new AbortController();
   #scanned: Promise<void> = Promise.resolve();
@@ -200,7 +208,19 @@ export class ShimTaskManager implements LocalTaskManager {
     };
     this.#timeouts = options.timeouts ?? DEFAULT_TIMEOUTS;
     this.#log = options.log;
-    this.#shared = new SharedShims(options.log);
+    const spare = new SpareShim({
+      path: async () => {
+        if (this.#options.env["SCHED_CORE"] !== undefined || options.isolated?.(USUAL_RUNTIME) === true)
+          return undefined;
+        const path = await this.#runtimePath(USUAL_RUNTIME);
+        return (await this.#isOurs(path)) ? path : undefined;
+      },
+      folder: "/",
+      settings: () => this.#options,
+      log: options.log,
+    });
+    this.#spare = options.spare === true ? spare : undefined;
+    this.#shared = new SharedShims(options.log, this.#spare);
   }
 
   /**
@@ -209,6 +229,7 @@ export class ShimTaskManager implements LocalTaskManager {
    */
   load(): void {
     void this.#keeper.client(); // there before the first task needs it
+    this.#spare?.soon();
     this.#following = this.#followExits();
     this.#scanned = this.#scan().catch((error: unknown) =>
       this.#log.error("loading tasks", { error: messageOf(error) }),
@@ -647,13 +668,14 @@ export class ShimTaskManager implements LocalTaskManager {
     undo.defer(() => over.abort());
     const start = (): Promise<BootstrapRecord> =>
       this.#launch((cut) => binary.startShared(task.options ?? container.runtime.options, cut), context.signal);
-    const key = await sharedKey(binary, bundle);
-    const { shared, connection } = await this.#connectShared(key, bundle.namespace, start, context.signal).catch(
+    const found = await this.#connectShared(await kindOf(binary, bundle), start, context.signal).catch(
       (error: unknown) => {
         throw withContext("start failed", error);
       },
     );
+    const { shared, connection } = found;
     undo.defer(() => this.#shared.release(shared));
+    undo.defer(() => connection.close());
     await Promise.all([
       writeFile(join(bundle.path, BUNDLE_FILE.shimBinary), binary.path, { mode: 0o600 }),
       writeFile(join(bundle.path, BUNDLE_FILE.shared), "", { mode: 0o600 }),
@@ -673,15 +695,14 @@ export class ShimTaskManager implements LocalTaskManager {
 
   /** A shared shim and a connection to it. One that has died a moment ago is not yet known to have, so it is tried twice. */
   async #connectShared(
-    key: string,
-    namespace: string,
+    kind: SharedKind,
     start: () => Promise<BootstrapRecord>,
     signal: AbortSignal,
   ): Promise<{ readonly shared: SharedShim; readonly connection: ShimConnection }> {
     for (let isLast = false; ; isLast = true) {
-      const shared = await this.#shared.acquire(key, namespace, start, signal);
+      const shared = await this.#shared.acquire(kind, start, signal);
       try {
-        return { shared, connection: await ShimConnection.open(shared.record, namespace, signal) };
+        return { shared, connection: await ShimConnection.open(shared.record, kind.namespace, signal) };
       } catch (error) {
         this.#shared.release(shared);
         this.#shared.forget(shared.record.address);
@@ -900,14 +921,24 @@ export class ShimTaskManager implements LocalTaskManager {
     entry.deleted = true;
     const tasks: Promise<unknown>[] = [
       ...(told === undefined ? [] : [untilAborted(told, AbortSignal.timeout(DELETE_EVENT_MS)).catch(() => undefined)]),
-      deleteBundle(entry.bundle).catch((error: unknown) =>
-        this.#log.error("failed to delete bundle", { id: entry.id, error: messageOf(error) }),
-      ),
+      this.#hideBundle(entry),
     ];
     if (this.#mayShutDown(entry)) tasks.push(this.#shutdown(entry, connection));
     await Promise.all(tasks);
     this.#table.remove(entry);
     connection.close();
+  }
+
+  /** Takes a bundle away; its files are removed after, which the caller need not wait for. */
+  async #hideBundle({ bundle, id }: TaskEntry): Promise<void> {
+    const failed = (error: unknown): void =>
+      this.#log.error("failed to delete bundle", { id, error: messageOf(error) });
+    try {
+      const { removed } = await hideBundle(bundle);
+      void this.#tracked(removed().catch(failed));
+    } catch (error) {
+      failed(error);
+    }
   }
 
   /** Whether a task's shim is its own: not a sandbox's, and not in common with others. */
@@ -1033,7 +1064,7 @@ export class ShimTaskManager implements LocalTaskManager {
       connection = await ShimConnection.open(await binary.start(options, signal), namespace, signal);
     } else {
       const start = (): Promise<BootstrapRecord> => binary.startShared(options, signal);
-      const found = await this.#connectShared(await sharedKey(binary, bundle), namespace, start, signal);
+      const found = await this.#connectShared(await kindOf(binary, bundle), start, signal);
       ({ shared, connection } = found);
       undo.defer(() => this.#shared.release(found.shared));
     }
@@ -1510,8 +1541,8 @@ function checkpointIn(options: AnyValue | undefined): string {
  * score are the same for all that this daemon starts, and it shares none that another has started; the runtime's root is told with
  * each container.
  */
-async function sharedKey(binary: ShimBinary, { namespace }: Bundle): Promise<string> {
-  return `${binary.path}\n${await binary.fileKey()}\n${namespace}`;
+async function kindOf(binary: ShimBinary, { namespace }: Bundle): Promise<SharedKind> {
+  return { path: binary.path, fileKey: await binary.fileKey(), namespace };
 }
 
 /** The answer, or undefined when there is no such thing. */

@@ -3,6 +3,7 @@ import { messageOf } from "@stevedore/base";
 import { isListening, removeStaleSocket } from "@stevedore/os/socket";
 import type { BootstrapRecord } from "./bundle.ts";
 import { ShimConnection } from "./shim-client.ts";
+import type { SpareShim } from "./spare-shim.ts";
 import { untilAborted } from "./until-aborted.ts";
 
 /** A shim of ours that takes any number of containers of one namespace. */
@@ -11,6 +12,14 @@ export interface SharedShim {
   readonly key: string;
   /** Tells when it is gone, and keeps it from ending while it is idle. */
   readonly connection: ShimConnection;
+}
+
+/** What containers of one shim must have in common. */
+export interface SharedKind {
+  /** The shim binary, and which file it is now. */
+  readonly path: string;
+  readonly fileKey: string;
+  readonly namespace: string;
 }
 
 interface Slot extends SharedShim {
@@ -39,23 +48,22 @@ export class SharedShims {
   readonly #slots = new Map<string, Slot[]>();
   readonly #starting = new Map<string, Promise<unknown>>();
   readonly #log: Logger;
+  readonly #spare: SpareShim | undefined;
 
-  constructor(log: Logger) {
+  /** @param spare where a started shim may be had; absent: each is started when it is needed. */
+  constructor(log: Logger, spare?: SpareShim) {
     this.#log = log;
+    this.#spare = spare;
   }
 
   /**
    * A shim with room, started by `start` when there is none. Of several that ask while one starts, all wait for that one.
    * A start is not ended by the signal: who gives up waits for it. Release the shim when the container has gone.
    *
-   * @param key what the containers of one shim must have in common; it ends with the namespace.
    */
-  async acquire(
-    key: string,
-    namespace: string,
-    start: () => Promise<BootstrapRecord>,
-    signal: AbortSignal,
-  ): Promise<SharedShim> {
+  async acquire(kind: SharedKind, start: () => Promise<BootstrapRecord>, signal: AbortSignal): Promise<SharedShim> {
+    const key = sharedKey(kind);
+    this.#spare?.soon();
     for (;;) {
       const found = this.#slots
         .get(key)
@@ -69,7 +77,7 @@ export class SharedShims {
       if (other === undefined) break;
       await untilAborted(other, signal); // itself never rejects; look again
     }
-    const started = this.#start(key, namespace, start);
+    const started = this.#start(key, kind, start);
     const settled = started.catch(() => undefined);
     this.#starting.set(key, settled);
     let slot: Slot;
@@ -125,18 +133,19 @@ export class SharedShims {
   /** Ends the idle ones; those with containers go on without us. */
   async close(): Promise<void> {
     const slots = [...this.#slots.values()].flat();
-    await Promise.all(
-      slots.map(async (slot) => {
+    await Promise.all([
+      this.#spare?.close(),
+      ...slots.map(async (slot) => {
         clearTimeout(slot.idle);
         if (slot.users === 0) await this.#end(slot);
         else slot.connection.close();
       }),
-    );
+    ]);
   }
 
-  async #start(key: string, namespace: string, start: () => Promise<BootstrapRecord>): Promise<Slot> {
-    const record = await start();
-    const connection = await ShimConnection.open(record, namespace, AbortSignal.timeout(CONNECT_MS));
+  async #start(key: string, kind: SharedKind, start: () => Promise<BootstrapRecord>): Promise<Slot> {
+    const { record, connection } = (await this.#spare?.take(kind)) ?? (await startOne(kind.namespace, start));
+    this.#spare?.soon();
     const slot: Slot = { record, key, connection, users: 1, retired: false, idle: undefined };
     this.#slots.set(key, [...(this.#slots.get(key) ?? []), slot]);
     void this.#forgetWhenGone(slot);
@@ -172,4 +181,17 @@ export class SharedShims {
     }
     slot.connection.close();
   }
+}
+
+/** What tells kinds of shared shims apart. */
+function sharedKey({ path, fileKey, namespace }: SharedKind): string {
+  return `${path}\n${fileKey}\n${namespace}`;
+}
+
+async function startOne(
+  namespace: string,
+  start: () => Promise<BootstrapRecord>,
+): Promise<{ readonly record: BootstrapRecord; readonly connection: ShimConnection }> {
+  const record = await start();
+  return { record, connection: await ShimConnection.open(record, namespace, AbortSignal.timeout(CONNECT_MS)) };
 }

@@ -62,6 +62,23 @@ export class ShimConnection {
     return new ShimConnection(record, { client, transport, task, namespace });
   }
 
+  /**
+   * As {@link ShimConnection.open}, of a spare shim, which is told whose containers it will have.
+   *
+   * @throws failed-precondition when it is bound already.
+   */
+  static async bind(record: BootstrapRecord, namespace: string, signal: AbortSignal): Promise<ShimConnection> {
+    const connection = await ShimConnection.open(record, namespace, signal);
+    try {
+      const { Spare } = await import("@stevedore/wire/gen/stevedore/shim/v1/spare_pb");
+      await createClient(Spare, ttrpcTransport(connection.#client)).bind({ namespace }, { signal });
+      return connection;
+    } catch (error) {
+      connection.close();
+      throw error;
+    }
+  }
+
   /** Settles when the connection has ended. */
   get closed(): Promise<void> {
     return this.#client.closed;

@@ -9,7 +9,7 @@ import type { Spec } from "@stevedore/oci/runtime-spec";
 import type { Client } from "../client.ts";
 import { platformManifest } from "../images/tree.ts";
 import { unpackImage } from "../images/unpack.ts";
-import { withLease } from "../lease.ts";
+import { openLease } from "../lease.ts";
 import { jsonAny, SPEC_TYPE_URL, toJson } from "../spec/any.ts";
 import { GID_MAPPING_LABEL, UID_MAPPING_LABEL } from "./mapping-labels.ts";
 import type { OwnerMaps } from "./remapped-snapshot.ts";
@@ -18,8 +18,8 @@ import type { OwnerMaps } from "./remapped-snapshot.ts";
 export interface SpecSource {
   /** Config of the image; absent for a container on a root file system of its own. */
   readonly image?: ImageConfig;
-  /** Mounts of the container's snapshot; absent for a root file system of its own. */
-  readonly mounts?: readonly Mount[];
+  /** Mounts of the container's snapshot, which is being prepared; absent for a root file system of its own. */
+  readonly mounts?: Promise<readonly Mount[]>;
 }
 
 /** An image by its name, and whose platform it is to be for. */
@@ -65,6 +65,13 @@ const DEFAULT_SNAPSHOTTER = "overlayfs";
 /** A container that was just made, with the mounts of its snapshot: none without a snapshot. */
 export type NewContainer = Container & { readonly mounts: readonly Mount[] };
 
+/** A container that is there, while the lease that kept its parts is still being deleted. */
+export interface BegunContainer {
+  readonly container: NewContainer;
+  /** Await it before the client closes. */
+  readonly released: Promise<void>;
+}
+
 /**
  * Creates a container. The image is unpacked first when it is not. What was made is removed again when a later step
  * fails.
@@ -74,45 +81,81 @@ export async function createContainer(
   context: RequestContext,
   options: NewContainerOptions,
 ): Promise<NewContainer> {
-  const { image } = options;
-  if (image === undefined)
-    return withLease(client.leases, context, async (leased) => putContainer(client, leased, { options }));
+  const { container, released } = await beginContainer(client, context, options);
+  await released;
+  return container;
+}
+
+/** As {@link createContainer}, for who has more to do than to wait for the end of the lease. */
+export async function beginContainer(
+  client: Client,
+  context: RequestContext,
+  options: NewContainerOptions,
+): Promise<BegunContainer> {
+  // It is made while the image is read.
+  const lease = openLease(client.leases, context);
+  let container: NewContainer;
+  try {
+    const { image } = options;
+    container = await (image === undefined
+      ? putContainer(client, lease.leased, { options })
+      : fromImage(client, context, { options, image, leasing: lease.leased }));
+  } catch (error) {
+    // What the work says goes before what the removal says; the lease expires by itself.
+    await lease.release().catch(() => undefined);
+    throw error;
+  }
+  const released = lease.release();
+  released.catch(() => undefined);
+  return { container, released };
+}
+
+interface ImageSource {
+  readonly options: NewContainerOptions;
+  readonly image: NonNullable<NewContainerOptions["image"]>;
+  readonly leasing: Promise<RequestContext>;
+}
+
+async function fromImage(
+  client: Client,
+  context: RequestContext,
+  { options, image, leasing }: ImageSource,
+): Promise<NewContainer> {
   const known = "config" in image ? image : undefined;
   const { target, labels: imageLabels } = known ?? (await client.images.get(context, image.name));
   const of = { target, matcher: image.matcher, snapshotter: options.snapshotter, syncFs: options.syncFs ?? false };
-  const reading = known === undefined ? platformManifest(client.content, context, of) : Promise.resolve(known);
-  // It runs beside the making of the lease, which may fail first.
-  reading.catch(() => undefined);
-  return withLease(client.leases, context, async (leased) => {
-    const { config } = await reading;
-    const snapshotter = client.snapshotter(options.snapshotter);
-    const { id: key, snapshotLabels: labels = {} } = options;
-    const parent = chainId(config.rootfs.diff_ids);
-    const owners = options.owners ?? (await ownersToCopyFor(client, leased, options));
-    const prepare = async (): Promise<readonly Mount[]> => {
-      if (owners === undefined) return snapshotter.prepare(leased, key, { parent, labels });
-      const { prepareRemapped } = await import("./remapped-snapshot.ts");
-      return prepareRemapped(snapshotter, leased, { key, parent, maps: owners, labels });
-    };
-    await using undo = new AsyncDisposableStack();
-    let mounts: readonly Mount[];
+  const { config } = known ?? (await platformManifest(client.content, context, of));
+  const leased = await leasing;
+  const snapshotter = client.snapshotter(options.snapshotter);
+  const { id: key, snapshotLabels: labels = {} } = options;
+  const parent = chainId(config.rootfs.diff_ids);
+  const owners = options.owners ?? (await ownersToCopyFor(client, leased, options));
+  const prepareOnce = async (): Promise<readonly Mount[]> => {
+    if (owners === undefined) return snapshotter.prepare(leased, key, { parent, labels });
+    const { prepareRemapped } = await import("./remapped-snapshot.ts");
+    return prepareRemapped(snapshotter, leased, { key, parent, maps: owners, labels });
+  };
+  const prepare = async (): Promise<readonly Mount[]> => {
     try {
-      mounts = await prepare();
+      return await prepareOnce();
     } catch (error) {
       // The parent is what is not there: an image is unpacked when its first container is made.
       if (!isErrorClass(error, "not-found")) throw error;
       await unpackImage(client, leased, of);
-      mounts = await prepare();
+      return prepareOnce();
     }
-    undo.defer(async () => {
-      await snapshotter.remove(leased, options.id).catch((error: unknown) => {
-        if (!isErrorClass(error, "not-found")) throw error;
-      });
+  };
+  const mounts = prepare();
+  try {
+    return await putContainer(client, leasing, { options, config, mounts, imageLabels });
+  } catch (error) {
+    // Without a snapshot there is nothing to take back, and why there is none is what to tell.
+    await mounts;
+    await snapshotter.remove(leased, options.id).catch((removing: unknown) => {
+      if (!isErrorClass(removing, "not-found")) throw removing;
     });
-    const container = await putContainer(client, leased, { options, config, mounts, imageLabels });
-    undo.move();
-    return container;
-  });
+    throw error;
+  }
 }
 
 /** The owners to give files of a copy for, where labels ask for a mapping that the snapshotter leaves to its clients. */
@@ -133,18 +176,22 @@ async function ownersToCopyFor(
 interface Prepared {
   readonly options: NewContainerOptions;
   readonly config?: ImageConfig;
-  readonly mounts?: readonly Mount[];
+  readonly mounts?: Promise<readonly Mount[]>;
   readonly imageLabels?: Readonly<Record<string, string>>;
 }
 
-async function putContainer(client: Client, context: RequestContext, of: Prepared): Promise<NewContainer> {
-  const { options, config, mounts, imageLabels = {} } = of;
-  const made = await options.spec({
+async function putContainer(client: Client, leasing: Promise<RequestContext>, of: Prepared): Promise<NewContainer> {
+  const { options, config, imageLabels = {} } = of;
+  // Most of a spec needs no mounts: it is made while they are.
+  const making = options.spec({
     ...(config === undefined ? {} : { image: config }),
-    ...(mounts === undefined ? {} : { mounts }),
+    ...(of.mounts === undefined ? {} : { mounts: of.mounts }),
   });
+  making.catch(() => undefined);
+  const mounts = await of.mounts;
+  const made = await making;
   const stopSignal = config === undefined ? {} : { [Label.imageStopSignal]: config.config?.StopSignal ?? "SIGTERM" };
-  const container = await client.containers.create(context, {
+  const container = await client.containers.create(await leasing, {
     id: options.id,
     labels: { ...config?.config?.Labels, ...validLabels(imageLabels), ...options.labels, ...stopSignal },
     image: options.image?.name ?? "",

@@ -263,7 +263,7 @@ export class RuntimeClient {
 }
 
 /** Where commands are looked for when the shim was given no PATH; Debian's for root. */
-const DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+export const DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /** What is kept of a runtime's output: its lists of pids and its complaints are far smaller. */
 const MAX_OUTPUT_BYTES = 1 << 20;

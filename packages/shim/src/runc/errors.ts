@@ -43,11 +43,16 @@ export function runtimeError(doing: string, error: unknown): unknown {
 /** What runtimes print when the process to signal has ended; runc, crun and Go's os package. */
 const FINISHED = ["os: process already finished", "container not running"];
 
+/** The client-visible error for a signal to a process that has ended. */
+export function alreadyFinished(cause?: unknown): ClassifiedError {
+  return classified("not-found", "process already finished: not found", cause === undefined ? {} : { cause });
+}
+
 /** The client-visible error for a signal that could not be sent. */
 export function killError(error: unknown): ClassifiedError {
   const text = error instanceof Error ? error.message : String(error);
   if (FINISHED.some((words) => text.includes(words)) || text.toLowerCase().includes("no such process")) {
-    return classified("not-found", "process already finished: not found", { cause: error });
+    return alreadyFinished(error);
   }
   if (text.includes("does not exist")) return classified("not-found", "no such container: not found", { cause: error });
   return classified("unknown", `unknown error after kill: ${text}`, { cause: error });

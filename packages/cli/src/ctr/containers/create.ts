@@ -19,13 +19,14 @@ export const command = ctrCommand({
       if (given) warn(`--${name} has no effect here, give it to "ctr tasks start"`);
     }
     await using session = await globals.connect();
-    await createFromFlags(session, {
+    const { released } = await createFromFlags(session, {
       args,
       flags,
       cgroupGiven: false,
       namespace: globals.namespace,
       warn,
     });
+    await released;
     return 0;
   },
 });
