@@ -8,7 +8,7 @@ import { ExecProcess } from "./exec-process.ts";
 import { InitProcess } from "./init-process.ts";
 import { Journal, type JournalOptions } from "./journal.ts";
 import type { RuncOptions } from "./options.ts";
-import type { ContainerProcess, ProcessEnd, ShimContext } from "./process.ts";
+import { type ContainerProcess, type ProcessEnd, type ShimContext, settledWithin } from "./process.ts";
 import type { StdioNames } from "./stdio/target.ts";
 import { traceStep } from "./trace.ts";
 
@@ -27,6 +27,9 @@ export interface ExecAddition {
   readonly names: StdioNames;
   readonly spec: Uint8Array;
 }
+
+/** After which time a container's processes that outlive init are killed once more, milliseconds. */
+const KILL_AGAIN_MS = 500;
 
 /** A container of this shim: its init, its execs, and the files in its bundle. */
 export class Container {
@@ -220,15 +223,23 @@ export class Container {
   async initEnded(end: ProcessEnd): Promise<boolean> {
     this.#initEnded = true;
     this.#oom?.check();
-    if (await this.#mustKillRest()) {
-      await this.init
-        .killAll()
-        .catch((error: unknown) =>
-          this.#shim.log.error("failed to kill init's children", { id: this.id, error: messageOf(error) }),
-        );
+    const mustKill = await this.#mustKillRest();
+    if (mustKill) await this.#killRest();
+    if (this.#runningExecs > 0) {
+      const none = new Promise<void>((resolve) => this.#whenNoExecs.push(resolve));
+      // An exec that the runtime was starting just then has missed it, and no namespace's end ends it.
+      if (mustKill) while (!(await settledWithin(none, KILL_AGAIN_MS))) await this.#killRest();
+      else await none;
     }
-    if (this.#runningExecs > 0) await new Promise<void>((resolve) => this.#whenNoExecs.push(resolve));
     return this.init.setEnded(end);
+  }
+
+  async #killRest(): Promise<void> {
+    await this.init
+      .killAll()
+      .catch((error: unknown) =>
+        this.#shim.log.error("failed to kill init's children", { id: this.id, error: messageOf(error) }),
+      );
   }
 
   /** Deletes a process: an exec, or init with everything the container has. */
@@ -246,6 +257,7 @@ export class Container {
 
   /** Gives up what is kept of it, here and with the keeper. */
   forget(): void {
+    for (const exec of this.#execs.values()) exec.abandon();
     this.#shim.deposits.of(this.id, "").forgetAll();
     this.journal[Symbol.dispose]();
   }

@@ -189,6 +189,17 @@ export class ExecProcess implements ContainerProcess {
     });
   }
 
+  /** Gives up what is open for it: its container goes, and nobody has deleted it. Returns at once. */
+  abandon(): void {
+    void this.#mutex.run(async () => {
+      const state = this.#state;
+      if (state.kind === "deleted") return;
+      this.#state = { kind: "deleted", pid: this.pid };
+      this.#pidfd?.close();
+      if ("streams" in state && state.streams !== undefined) await closeStreams(state.streams);
+    });
+  }
+
   async resize(size: { readonly width: number; readonly height: number }): Promise<void> {
     const state = this.#state;
     if (state.kind === "stopped") throw classified("unknown", "cannot resize a stopped container");

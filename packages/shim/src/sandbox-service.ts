@@ -65,11 +65,14 @@ const STATE: Readonly<Record<Phase, string>> = {
 /** How long killed processes may take to be gone, milliseconds: longer than a runtime on a busy machine needs. */
 const KILLED_MS = 10_000;
 
+/** After which time those that are still there are killed once more. */
+const KILLED_AGAIN_MS = 1_000;
+
 /** The longest grace that is waited for, seconds: an hour. Timers do not reach further than 24 days, and no client means that. */
 const MAX_GRACE_SECS = 3_600;
 
 export interface SandboxServiceOptions {
-  readonly tasks: Pick<TaskService, "containers" | "settled" | "delete">;
+  readonly tasks: Pick<TaskService, "containers" | "isEmpty" | "settled" | "delete">;
   readonly log: Logger;
   /** Ends the shim. */
   readonly shutdown: () => void;
@@ -82,6 +85,8 @@ export interface SandboxServiceOptions {
 export class SandboxService {
   readonly #options: SandboxServiceOptions;
   #sandbox: Sandbox | undefined;
+  /** Set once the shim is to end: what comes now would be cut off. */
+  #closed = false;
 
   constructor(options: SandboxServiceOptions) {
     this.#options = options;
@@ -94,11 +99,11 @@ export class SandboxService {
 
   /** @throws failed-precondition when the sandbox has been stopped */
   assertOpen(): void {
-    if (this.#sandbox?.phase !== "stopped") return;
-    const { sandboxId } = this.#sandbox;
+    if (!this.#closed && this.#sandbox?.phase !== "stopped") return;
+    const which = this.#sandbox === undefined ? "" : ` ${this.#sandbox.sandboxId}`;
     throw classified(
       "failed-precondition",
-      `create container in sandbox ${sandboxId}: it has been stopped: failed precondition`,
+      `create container in sandbox${which}: it has been stopped: failed precondition`,
     );
   }
 
@@ -205,7 +210,7 @@ export class SandboxService {
     if (sandbox === undefined) {
       // It is the shim of somebody's containers then, which do not end by a word about a sandbox.
       await this.#options.tasks.settled();
-      if (this.#options.tasks.containers.length > 0) {
+      if (!this.#options.tasks.isEmpty) {
         throw classified("not-found", `sandbox ${sandboxId}: not found`);
       }
     } else {
@@ -220,6 +225,7 @@ export class SandboxService {
       this.#unmount(sandbox);
       this.#sandbox = undefined;
     }
+    this.#closed = true;
     this.#options.shutdown();
     return {};
   }
@@ -253,15 +259,21 @@ export class SandboxService {
     const failed = (doing: string) => (error: unknown) => {
       this.#options.log.warn(`failed to ${doing} container of sandbox`, { id, error: messageOf(error) });
     };
-    // What is frozen cannot end.
-    if (init.status === "paused") await init.resume().catch(failed("resume"));
     const gone = init.ended.then(() => undefined);
+    // What is frozen cannot end.
+    const thaw = async (): Promise<void> => {
+      if (init.status === "paused") await init.resume().catch(failed("resume"));
+    };
+    await thaw();
     if (graceMs > 0) {
       await init.kill(SIGTERM, false).catch(failed("terminate"));
       if (await settledWithin(gone, graceMs)) return;
     }
-    await init.kill(SIGKILL, true).catch(failed("kill"));
-    if (await settledWithin(gone, KILLED_MS)) return;
+    for (const until = performance.now() + KILLED_MS; performance.now() < until; ) {
+      await thaw(); // somebody may have paused it meanwhile
+      await init.kill(SIGKILL, true).catch(failed("kill"));
+      if (await settledWithin(gone, KILLED_AGAIN_MS)) return;
+    }
     throw classified(
       "deadline-exceeded",
       `stop sandbox: container ${id} (pid ${init.pid}) is still there ${KILLED_MS / 1_000} s after SIGKILL`,

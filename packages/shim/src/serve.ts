@@ -1,4 +1,4 @@
-import { chmod, mkdir } from "node:fs/promises";
+import { access, chmod, mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { encodeText } from "@stevedore/base/bytes";
 import { classified, messageOf } from "@stevedore/base/errors";
@@ -110,7 +110,11 @@ export async function serve(flags: ShimFlags, env: Readonly<Record<string, strin
   log.debug("serving", { socket: flags.socket, pid: process.pid });
   using _watch = endWhenAlone(server, {
     isEmpty: () => work === undefined || (work.tasks.isEmpty && work.sandbox.isEmpty),
-    isHasty: () => shared && (met || daemon === undefined || !isAlive(daemon)),
+    isHasty: async () =>
+      shared
+        ? met || daemon === undefined || !isAlive(daemon)
+        : // A daemon may have been killed before it knew of us; the next one has removed what we were started for.
+          !(await access(bundle).then(yes, no)),
     end: () => stopped.resolve(),
   });
   await stopped.promise;
@@ -304,16 +308,23 @@ const ALONE_CHECKS = 2;
  */
 const ALONE_CHECKS_PATIENT = 30;
 
+const yes = (): boolean => true;
+const no = (): boolean => false;
+
 /** Ends a shim that has neither containers, nor a sandbox, nor a daemon: nobody else would. */
 function endWhenAlone(
   server: Server,
-  watched: { readonly isEmpty: () => boolean; readonly isHasty: () => boolean; readonly end: () => void },
+  watched: { readonly isEmpty: () => boolean; readonly isHasty: () => Promise<boolean>; readonly end: () => void },
 ): Disposable {
   let alone = 0;
-  const timer = setInterval(() => {
-    alone = server.connections === 0 && watched.isEmpty() ? alone + 1 : 0;
-    if (alone >= (watched.isHasty() ? ALONE_CHECKS : ALONE_CHECKS_PATIENT)) watched.end();
-  }, ALONE_CHECK_MS);
+  const isAlone = (): boolean => server.connections === 0 && watched.isEmpty();
+  const check = async (): Promise<void> => {
+    alone = isAlone() ? alone + 1 : 0;
+    if (alone < ALONE_CHECKS) return;
+    // Somebody may have come meanwhile.
+    if ((alone >= ALONE_CHECKS_PATIENT || (await watched.isHasty())) && isAlone()) watched.end();
+  };
+  const timer = setInterval(() => void check(), ALONE_CHECK_MS);
   return { [Symbol.dispose]: () => clearInterval(timer) };
 }
 

@@ -1,4 +1,4 @@
-import { chmod, copyFile, mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { access, chmod, copyFile, mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { decodeText, encodeText } from "@stevedore/base/bytes";
@@ -197,6 +197,19 @@ export class ShimBench implements AsyncDisposable {
     });
     const pid = await this.#make(host.task, { id, bundle }, { terminal: false });
     return { ...host, id, bundle, pid };
+  }
+
+  /** Asks a shim for a container whose bundle is there. */
+  async make(task: TestContainer["task"], id: string): Promise<number> {
+    return this.#make(task, { id, bundle: join(this.dir, "state", id) }, { terminal: false });
+  }
+
+  /** True once a shim has begun to make a container. */
+  async begun(id: string): Promise<boolean> {
+    return access(join(this.dir, "state", id, "options.json")).then(
+      () => true,
+      () => false,
+    );
   }
 
   async #make(
