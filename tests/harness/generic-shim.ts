@@ -128,7 +128,7 @@ interface CreateFields {
   readonly stdout: string;
   readonly stderr: string;
   readonly rootfs: readonly object[];
-  readonly options?: Any;
+  readonly options?: Any | undefined;
 }
 
 async function serve(): Promise<void> {
