@@ -241,3 +241,45 @@ row(
     expect(await execute(t, id, processOf("echo fine"))).toEqual({ status: 0, output: "fine\n" });
   },
 );
+
+row(
+  "F26",
+  "a program takes the output of a first process and of an exec, and is told whose it is",
+  { casts: ENDS },
+  async (t) => {
+    const [logger, taken] = [t.path(t.id("logger")), t.path(t.id("taken"))];
+    // Descriptors of a logger: 3 and 4 are the process's output and error output, 5 is closed when it is ready. It is told to end once they are closed.
+    const script = `trap '' TERM
+out=${taken}.$2
+echo "$CONTAINER_NAMESPACE $CONTAINER_ID $*" >$out
+cat <&3 >>$out 5>&- &
+cat <&4 >$out.err 5>&- &
+exec 5>&-
+wait`;
+    await writeFile(logger, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    const uri = (tag: string): string => `binary://${logger}?tag=${tag}`;
+    const id = t.id("c");
+    const says = (word: string): string => `echo ${word}; echo ${word} to error >&2`;
+    await t.must(
+      "run",
+      "-d",
+      "--log-uri",
+      uri("init"),
+      await t.image(),
+      id,
+      "sh",
+      "-c",
+      `${says("first")}; sleep 1000`,
+    );
+    await t.must("tasks", "exec", "--exec-id", "e", "--log-uri", uri("exec"), id, "sh", "-c", says("second"));
+    const holds = async (name: string, text: string): Promise<void> => {
+      await eventually(`${name} to hold ${text}`, async () =>
+        (await readFile(`${taken}.${name}`, "utf8").catch(() => "")) === text ? true : undefined,
+      );
+    };
+    await holds("exec", `${t.namespace} e tag exec\nsecond\n`);
+    await holds("exec.err", "second to error\n");
+    await holds("init", `${t.namespace} ${id} tag init\nfirst\n`);
+    await holds("init.err", "first to error\n");
+  },
+);
