@@ -3,7 +3,7 @@
 import { expect } from "bun:test";
 
 import { existsSync } from "node:fs";
-import { chmod, copyFile, mkdir, readFile, rmdir, writeFile } from "node:fs/promises";
+import { chmod, copyFile, mkdir, readFile, readlink, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { backgroundContext } from "@stevedore/base";
@@ -156,7 +156,10 @@ for (const form of ["older", "params"] as const) {
     async (t) => {
       const log = await install(t, form, form);
       const flags = ["--runtime", `io.containerd.${form}.v1`, "--runtime-config-path", "/etc/generic.toml"];
-      expect((await t.ctr("run", "--rm", ...flags, await t.image(), t.id("c"), "true")).code).toBe(0);
+      expect(await t.ctr("run", "--rm", ...flags, await t.image(), t.id("c"), "true")).toMatchObject({
+        code: 0,
+        stderr: "",
+      });
       const told = await of(log, "start");
       const given = form === "params" ? told?.params?.extensions[0] : told?.options;
       expect(given?.typeUrl).toEndWith("runtimeoptions.v1.Options");
@@ -335,4 +338,18 @@ row("F01", "runc's options: shim_cgroup is where the shim itself runs", OPTIONS,
       ),
     );
   }
+});
+
+row("F14", "the runtime puts the process into namespaces and a cgroup of its own", ALL, async (t) => {
+  const id = t.id("c");
+  await t.must("run", "-d", "--null-io", "--memory-limit", "50331648", await t.image(), id, "sleep", "1000");
+  const pid = /^\S+\s+(\d+)/m.exec((await t.must("tasks", "ls")).split("\n")[1] ?? "")?.[1] ?? "";
+  for (const kind of ["ipc", "mnt", "net", "pid", "uts"])
+    expect(await readlink(`/proc/${pid}/ns/${kind}`)).not.toBe(await readlink(`/proc/self/ns/${kind}`));
+  const cgroups = await readFile(`/proc/${pid}/cgroup`, "utf8");
+  const memory = /^\d+:memory:(.*)$/m.exec(cgroups)?.[1];
+  const path = memory ?? /^0::(.*)$/m.exec(cgroups)?.[1] ?? "";
+  expect(path).toEndWith(`/${t.namespace}/${id}`);
+  const file = memory === undefined ? `${path}/memory.max` : `/memory${path}/memory.limit_in_bytes`;
+  expect((await readFile(`/sys/fs/cgroup${file}`, "utf8")).trim()).toBe("50331648");
 });
