@@ -36,7 +36,7 @@ world.plain(
 );
 
 world.plain("B02", "systemctl start comes back when the daemon is ready to answer", { seconds: 6 }, async (guest) => {
-  await guest.must("systemctl start containerd", { timeoutMs: 200_000 });
+  await guest.must("systemctl start containerd", { timeoutMs: 400_000 });
   expect(await guest.must("systemctl is-active containerd")).toBe("active\n");
   expect(await guest.must("systemctl show -p Type -p SubState -p NotifyAccess containerd")).toBe(
     "Type=notify\nNotifyAccess=main\nSubState=running\n",
@@ -109,7 +109,7 @@ mkdir -p /etc/containerd; printf 'version = 3\\n[debug]\\n level = "debug"\\n' >
 systemctl restart containerd
 [ "$init" = "$(ctr tasks ls | awk '$1 == "web" { print $2 }')" ] && echo same process
 journalctl -u containerd -o cat _PID=$(main_pid) | grep -c level=debug | sed 's/^[1-9].*/debug lines/'`,
-      { timeoutMs: 300_000 },
+      { timeoutMs: 400_000 },
     );
     expect(said).toBe("same process\ndebug lines\n");
   },
@@ -153,7 +153,7 @@ p=$(ctr tasks ls | awk '$1 == "kept" { print $2 }')
 systemctl stop containerd; systemctl is-active containerd; kill -0 $p && echo alive
 systemctl start containerd; status_of kept
 ctr tasks kill -s KILL kept; until_true stopped kept; end_of kept; ctr containers ls -q`,
-      { timeoutMs: 300_000 },
+      { timeoutMs: 400_000 },
     );
     expect(said).toBe("inactive\nalive\nRUNNING\nexit code 137\n");
   },
@@ -166,7 +166,7 @@ world.plain(
   async (guest) => {
     await guest.must(
       `${TOOLS} ctr containers create ${IMAGE} boot sleep 100000 && ctr tasks start -d boot && systemctl enable containerd 2>/dev/null`,
-      { timeoutMs: 200_000 },
+      { timeoutMs: 400_000 },
     );
     expect(await guest.must("systemctl is-enabled containerd")).toBe("enabled\n");
     await guest.reboot();

@@ -177,7 +177,7 @@ export class GuestWorld {
     const config = options.config?.[maker] ?? "";
     const folder = await this.#daemon(maker, config);
     const sh: GuestStage["sh"] = async (script, more = {}) =>
-      guest.run(`${prelude({ maker, folder, id })}${script}`, { timeoutMs: more.timeoutMs ?? 240_000 });
+      guest.run(`${prelude({ maker, folder, id })}${script}`, more);
     const must: GuestStage["must"] = async (script, more) => {
       const ran = await sh(script, more);
       if (ran.code !== 0) throw new Error(`in the guest: ${script}: status ${ran.code}\n${ran.stdout}${ran.stderr}`);
