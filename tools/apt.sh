@@ -145,10 +145,10 @@ unpack_guest() {
   for deb in $at/debs/*.deb; do dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink -C $at/root; done
   rm -rf $at/debs $at/root/usr/share/{doc,man,locale,i18n,info,lintian}
   for module in "${guest_modules[@]}"; do wanted+=("./lib/modules/*/kernel/$module"); done
-  dpkg-deb --fsys-tarfile $at/kernel/*.deb | tar -x --keep-directory-symlink -C $at/root --wildcards "${wanted[@]}" './lib/modules/*/modules.*'
-  dpkg-deb --fsys-tarfile $at/kernel/*.deb | tar -x -C $at/kernel --wildcards --strip-components=2 './boot/vmlinuz-*'
-  rm -f $at/kernel/*.deb
-  mv $at/kernel/vmlinuz-* $at/kernel/vmlinuz
+  dpkg-deb --fsys-tarfile $at/kernel/*.deb | tar -x -C $at/kernel --wildcards "${wanted[@]}" './lib/modules/*/modules.*' './boot/vmlinuz-*'
+  mv $at/kernel/lib/modules $at/root/usr/lib/modules
+  mv $at/kernel/boot/vmlinuz-* $at/kernel/vmlinuz
+  rm -rf $at/kernel/{lib,boot,*.deb}
   chroot $at/root /sbin/depmod "$(ls $at/root/usr/lib/modules)"
   mv $at "$vm"
   echo "$want" >"$vm/wanted"

@@ -86,7 +86,7 @@ world.row("S11 N13", "pids.max holds: the fork beyond it fails, in the container
   // Room for runc's own threads, which come and go in the same group.
   await t.must('echo 25 >"/sys/fs/cgroup/$namespace/$id/pids.max"');
   const ran = await t.sh(
-    "ctr tasks exec --exec-id e $id sh -c 'n=0; while [ $n -lt 40 ]; do sleep 5 & n=$((n+1)); done; echo all'",
+    "ctr tasks exec --exec-id e $id sh -c 'n=0; while [ $n -lt 40 ]; do sleep 1000 </dev/null >/dev/null 2>&1 & n=$((n+1)); done; echo all'",
   );
   expect(ran.stdout).not.toContain("all");
   expect(ran.stdout + ran.stderr).toContain("can't fork");

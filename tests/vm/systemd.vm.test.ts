@@ -36,7 +36,7 @@ world.plain(
 );
 
 world.plain("B02", "systemctl start comes back when the daemon is ready to answer", { seconds: 6 }, async (guest) => {
-  await guest.must("systemctl start containerd", { timeoutMs: 200_000 });
+  await guest.must("systemctl start containerd", { timeoutMs: 600_000 });
   expect(await guest.must("systemctl is-active containerd")).toBe("active\n");
   expect(await guest.must("systemctl show -p Type -p SubState -p NotifyAccess containerd")).toBe(
     "Type=notify\nNotifyAccess=main\nSubState=running\n",
@@ -91,7 +91,7 @@ systemctl show -p NRestarts containerd
 status_of web; ctr tasks exec --exec-id e web echo from inside
 until_true stopped late
 end_of late`,
-      { timeoutMs: 400_000 },
+      { timeoutMs: 600_000 },
     );
     expect(said).toBe("NRestarts=1\nsame process\nRUNNING\nfrom inside\nexit code 9\n");
   },
@@ -109,7 +109,7 @@ mkdir -p /etc/containerd; printf 'version = 3\\n[debug]\\n level = "debug"\\n' >
 systemctl restart containerd
 [ "$init" = "$(ctr tasks ls | awk '$1 == "web" { print $2 }')" ] && echo same process
 journalctl -u containerd -o cat _PID=$(main_pid) | grep -c level=debug | sed 's/^[1-9].*/debug lines/'`,
-      { timeoutMs: 300_000 },
+      { timeoutMs: 600_000 },
     );
     expect(said).toBe("same process\ndebug lines\n");
   },
@@ -133,7 +133,7 @@ for id in web inner; do ctr tasks kill -s KILL $id; until_true stopped $id; end_
 rm -r /etc/systemd/system/containerd.service.d; systemctl daemon-reload; systemctl restart containerd
 until_true no_shims
 grep -c /run/containerd/ /proc/mounts; grep -c /run/containerd/ /proc/$(main_pid)/mounts; true`,
-      { timeoutMs: 500_000 },
+      { timeoutMs: 600_000 },
     );
     expect(said.replaceAll("/bin/busybox\n", "")).toBe(
       "own mounts\nRUNNING\nRUNNING\nexit code 137\nexit code 137\n0\n0\n",
@@ -153,7 +153,7 @@ p=$(ctr tasks ls | awk '$1 == "kept" { print $2 }')
 systemctl stop containerd; systemctl is-active containerd; kill -0 $p && echo alive
 systemctl start containerd; status_of kept
 ctr tasks kill -s KILL kept; until_true stopped kept; end_of kept; ctr containers ls -q`,
-      { timeoutMs: 300_000 },
+      { timeoutMs: 600_000 },
     );
     expect(said).toBe("inactive\nalive\nRUNNING\nexit code 137\n");
   },
@@ -166,7 +166,7 @@ world.plain(
   async (guest) => {
     await guest.must(
       `${TOOLS} ctr containers create ${IMAGE} boot sleep 100000 && ctr tasks start -d boot && systemctl enable containerd 2>/dev/null`,
-      { timeoutMs: 200_000 },
+      { timeoutMs: 600_000 },
     );
     expect(await guest.must("systemctl is-enabled containerd")).toBe("enabled\n");
     await guest.reboot();
@@ -175,7 +175,7 @@ world.plain(
 until_true active; ctr containers ls -q; ctr tasks ls -q; ctr tasks start -d boot && status_of boot
 ctr tasks kill -s KILL boot; until_true stopped boot; end_of boot
 systemctl disable containerd 2>/dev/null; systemctl is-enabled containerd; systemctl stop containerd`,
-      { timeoutMs: 400_000 },
+      { timeoutMs: 600_000 },
     );
     expect(said).toBe("boot\nweb\nRUNNING\nexit code 137\ndisabled\n");
   },

@@ -1,6 +1,6 @@
 // The disk and the initramfs of the VM lane's guests, made from what tools/apt.sh vm unpacked under build/vm: Debian's packages, Debian's
 // kernel, and the scripts in guest/. Nothing of this project is in them: the guest sees the repository itself, read-only.
-import { chmod, copyFile, mkdir, readdir, readFile, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { chmod, copyFile, mkdir, readdir, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { repository } from "../daemon.ts";
 import { exec } from "../process.ts";
@@ -31,6 +31,8 @@ const FILES: Readonly<Record<string, string>> = {
   "etc/machine-id": "00000000000000000000000000000001\n",
   "etc/subuid": "root:100000:65536\n",
   "etc/subgid": "root:100000:65536\n",
+  // systemd's own 90 s are less than a start takes on a machine that emulates several guests.
+  "etc/systemd/system.conf.d/guest.conf": "[Manager]\nDefaultTimeoutStartSec=600\nDefaultTimeoutStopSec=600\n",
   "etc/systemd/journald.conf.d/guest.conf": "[Journal]\nStorage=volatile\nForwardToConsole=no\n",
   "etc/systemd/system/guest-agent.service": [
     "[Unit]",
@@ -153,11 +155,4 @@ async function must(command: readonly string[]): Promise<string> {
   });
   if (ran.code !== 0) throw new Error(`${command.join(" ")}: status ${ran.code}\n${ran.stdout}${ran.stderr}`);
   return ran.stdout;
-}
-
-/** The version of the guest's kernel. */
-export async function guestKernel(): Promise<string> {
-  return (await readFile(join(FOLDER, "wanted"), "utf8")) === ""
-    ? ""
-    : ((await readdir(join(ROOT, "usr/lib/modules")))[0] ?? "");
 }

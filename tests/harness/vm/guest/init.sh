@@ -12,11 +12,11 @@ ln -sfn /proc/self/fd /dev/fd
 mount -t tmpfs -o mode=755 tmpfs /run
 if grep -q guest.cgroup=v1 /proc/cmdline; then
   mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
-  while read -r name _ _ enabled; do
-    if [ "${name#\#}" != "$name" ] || [ "$enabled" = 0 ]; then continue; fi
+  # Read at once: the list changes with each mount.
+  for name in $(awk '$4 == 1 { print $1 }' /proc/cgroups); do
     mkdir "/sys/fs/cgroup/$name"
     mount -t cgroup -o "$name" cgroup "/sys/fs/cgroup/$name"
-  done </proc/cgroups
+  done
   echo 1 >/sys/fs/cgroup/memory/memory.use_hierarchy 2>/dev/null
 else
   mount -t cgroup2 -o nsdelegate cgroup2 /sys/fs/cgroup
