@@ -30,7 +30,18 @@ row(
       });
       const id = (index: number): string => t.id(`c${index}`);
       await eachOf(COUNT, 3, async (index) => {
-        await t.must("run", "-d", "--mount", gate.mount, image, id(index), "sh", "-c", `${Gate.wait}; exit ${index}`);
+        await t.must(
+          "run",
+          "-d",
+          "--null-io",
+          "--mount",
+          gate.mount,
+          image,
+          id(index),
+          "sh",
+          "-c",
+          `${Gate.wait}; exit ${index}`,
+        );
         const exec = ["tasks", "exec", "--exec-id", "e", id(index), "sh", "-c", `exit ${index + 50}`];
         expect((await t.ctr(...exec)).code).toBe(index + 50);
       });
@@ -70,7 +81,18 @@ row(
     await using _third = gates[2];
     await eachOf(COUNT, 3, async (index) => {
       const mount = gates[index % gates.length]?.mount ?? "";
-      await t.must("run", "-d", "--mount", mount, image, id(index), "sh", "-c", `${Gate.wait}; exit ${code(index)}`);
+      await t.must(
+        "run",
+        "-d",
+        "--null-io",
+        "--mount",
+        mount,
+        image,
+        id(index),
+        "sh",
+        "-c",
+        `${Gate.wait}; exit ${code(index)}`,
+      );
     });
     // A third ends as the daemon is killed, a third while there is none, a third as the next one starts.
     gates[0]?.open();

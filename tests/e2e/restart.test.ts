@@ -42,7 +42,7 @@ row(
   },
   async (t) => {
     const id = t.id("c");
-    await t.must("run", "-d", await t.image(), id, "sleep", "1000");
+    await t.must("run", "-d", "--null-io", await t.image(), id, "sleep", "1000");
     const first = await eventually("it to run", () => pidOf(t, id));
     await label(t, id, "status=running");
     process.kill(first, "SIGKILL");
@@ -87,7 +87,7 @@ row(
     const image = await t.image();
     const make = async (name: string, script: string, ...pairs: string[]): Promise<string> => {
       const id = t.id(name);
-      await t.must("run", "-d", image, id, "sh", "-c", script);
+      await t.must("run", "-d", "--null-io", image, id, "sh", "-c", script);
       await label(t, id, ...pairs, "status=running");
       return id;
     };
@@ -125,7 +125,7 @@ row(
   { casts: ["ours"], source: "Stevedore's own: docs/decisions/0142-restart-monitor.md", config: interval("1h") },
   async (t) => {
     const id = t.id("c");
-    await t.must("run", "-d", await t.image(), id, "sleep", "1000");
+    await t.must("run", "-d", "--null-io", await t.image(), id, "sleep", "1000");
     await label(t, id, "status=running");
     const first = await eventually("it to run", () => pidOf(t, id));
     process.kill(first, "SIGKILL");
@@ -157,7 +157,7 @@ row(
   { casts: ["peer", "ours", "their-shim"], config: interval("500ms") },
   async (t) => {
     const id = t.id("c");
-    await t.must("run", "-d", await t.image(), id, "sleep", "1000");
+    await t.must("run", "-d", "--null-io", await t.image(), id, "sleep", "1000");
     await label(t, id, "status=running");
     const first = await eventually("it to run", () => pidOf(t, id));
     await t.daemon.stop("SIGKILL");
