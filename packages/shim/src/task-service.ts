@@ -147,6 +147,7 @@ export class TaskService {
       this.#containers.set(id, container);
       this.#links?.add(id, container.bundle);
       const { pid } = container.init;
+      this.#shim.log.debug("container created", { container: id, pid });
       this.#events.send("TaskCreate", {
         containerId: id,
         bundle: request.bundle,
