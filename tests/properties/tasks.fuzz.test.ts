@@ -109,7 +109,8 @@ afterAll(() => cleanup.disposeAsync(), 60_000);
 
 async function machineOf(maker: Maker): Promise<Machine> {
   const daemon = cleanup.use(await Daemon.start({ maker }));
-  const namespace = `stvtasks${process.pid}`;
+  // Its cgroups are the machine's: the pid alone is not the only one in a process namespace.
+  const namespace = `stvtasks${process.pid}-${Date.now()}`;
   daemon.use(`${namespace}-${maker}`);
   return cleanup.use(await Machine.on(daemon, `${namespace}-${maker}`));
 }
