@@ -249,7 +249,11 @@ export class PhaseWorld implements AsyncDisposable {
       if (verb === "exec" || verb === "delete") await this.must("run", "-d", IMAGE, id, "sleep", "1000");
       if (verb === "delete") {
         await this.must("tasks", "kill", "-s", "KILL", id);
-        await eventually("it to stop", async () => ((await this.statusOf(id)) === "STOPPED" ? true : undefined), 20_000);
+        await eventually(
+          "it to stop",
+          async () => ((await this.statusOf(id)) === "STOPPED" ? true : undefined),
+          20_000,
+        );
       }
       await this.close(id, phase);
       if (verb === "exec") run("tasks", "exec", "--exec-id", "x", id, "true");

@@ -193,7 +193,11 @@ row("F31", "a terminal goes on after its shim was killed: output, input and size
   const line = ctr.map((word) => `'${word}'`).join(" ");
   const client = start(["script", "-qec", `stty cols 91 rows 17; ${line}`, "/dev/null"]);
   await eventually("the terminal", () => (client.stdout().includes("ready") ? true : undefined));
-  await Bun.sleep(700); // until its size has been set
+  const pid = RegExp(`^${id}\\s+(\\d+)`, "m").exec(await t.must("tasks", "ls"))?.[1] ?? "";
+  await eventually("its size to be set", async () => {
+    const size = await exec(["sh", "-c", `stty size </proc/${pid}/fd/0`]);
+    return size.stdout === "17 91\n" ? true : undefined;
+  });
   await replaceShims(t);
   client.write("hello\n");
   await eventually("the answer", () => (client.stdout().includes("got-hello") ? true : undefined));
@@ -275,7 +279,11 @@ row(
       return id;
     };
     // Two in one shim, and one by itself.
-    const stopped = [await run("shared1"), await run("shared2"), await run("alone", "--label", "stevedore.isolated=true")];
+    const stopped = [
+      await run("shared1"),
+      await run("shared2"),
+      await run("alone", "--label", "stevedore.isolated=true"),
+    ];
     const pids = await serving(t);
     const quiet = await run("quiet", "--label", "stevedore.isolated=true");
     for (const pid of pids) process.kill(pid, "SIGSTOP");

@@ -20,8 +20,8 @@ const MOST_ROUNDS = 300;
 /** What the median may grow by beside neighbours, as a factor of its own when all is quiet. The p99 of few samples is the machine's, and printed. */
 const GROWTH = 2;
 /** Parts of a maker's time. */
-const MEASURING = 0.15;
-const FILLING = 0.3;
+const MEASURING = 0.12;
+const FILLING = 0.2;
 
 interface Beside {
   readonly idle: Samples;

@@ -8,15 +8,15 @@ import { IMAGE, ociArchive } from "../harness/images.ts";
 import { failOften, heldBy, quiet } from "./failed-execs.ts";
 
 const MOST = 10_000;
-/** The first rounds fill caches and load code: so many, or for a fifth of the time. */
+/** The first rounds fill caches and load code: so many, or for two fifths of the time. */
 const WARM = 1_000;
-const WARMING = 0.2;
+const WARMING = 0.4;
 /** Rounds between looks at the clock. */
 const STEP = 100;
 /** A tenth of a KiB a round would be a leak of the smallest object there is... */
 const GROWTH_KIB = 0.1;
 /** ...but a heap goes up and down by this much without any. */
-const NOISE_KIB = 4_096;
+const NOISE_KIB = 8_192;
 
 test(
   "F34: ten thousand failed execs, attaches and resizes leave no descriptor, thread or memory",

@@ -1215,7 +1215,10 @@ export class ShimTaskManager implements LocalTaskManager {
     const { connection } = entry.shim;
     const asking = async (): Promise<void> => {
       try {
-        const answer = await connection.endless((task, options) => task.state({ id: entry.id, execId: "" }, options), {});
+        const answer = await connection.endless(
+          (task, options) => task.state({ id: entry.id, execId: "" }, options),
+          {},
+        );
         entry.last = processState(entry.id, answer);
       } catch (error) {
         this.#log.debug("asking on for a state", { id: entry.id, error: messageOf(error) });
