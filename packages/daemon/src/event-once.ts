@@ -1,5 +1,5 @@
 import type { Envelope, OnceKey } from "@stevedore/core";
-import { eventFieldValue } from "@stevedore/wire/event-fields";
+import { eventFieldReader } from "@stevedore/wire/event-fields";
 
 /** Topics that tell of a process's one and only start, end and so on, by the word that stands for them in a key. */
 const PROCESS_TOPICS: ReadonlyMap<string, string> = new Map([
@@ -19,7 +19,8 @@ const PROCESS_TOPICS: ReadonlyMap<string, string> = new Map([
  */
 export function onceKeyOf({ namespace, topic, event, timestamp, nanos }: Envelope): OnceKey | undefined {
   if (!topic.startsWith("/tasks/")) return undefined;
-  const field = (name: string): string => eventFieldValue(event, [name]) ?? "";
+  const read = eventFieldReader(event);
+  const field = (name: string): string => read([name]) ?? "";
   const container = field("container_id");
   if (container === "") return undefined;
   const word = PROCESS_TOPICS.get(topic);

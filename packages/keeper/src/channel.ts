@@ -1,7 +1,7 @@
 import { decodeText, encodeText } from "@stevedore/base/bytes";
 import { classified, isErrorClass, messageOf } from "@stevedore/base/errors";
 import { isErrno } from "@stevedore/os/errno";
-import type { OwnedFd } from "@stevedore/os/fd";
+import { duplicate, OwnedFd } from "@stevedore/os/fd";
 import { POLL, untilReady } from "@stevedore/os/io";
 import { awaitDescriptors, sendDescriptors } from "@stevedore/os/socket";
 import { MAX_MESSAGE_BYTES } from "./protocol.ts";
@@ -60,6 +60,22 @@ export class Channel implements Disposable {
     if (!this.#sendWaiting()) void this.#drain();
   }
 
+  /**
+   * As {@link Channel.send}, with descriptors that stay the caller's: they are only copied when the message has to wait.
+   *
+   * @throws out-of-range when the message is too long
+   */
+  sendCopies(message: unknown, fds: readonly number[]): void {
+    if (!this.isClosed && !this.#sending) {
+      const bytes = encodeText(JSON.stringify(message));
+      if (bytes.byteLength <= MAX_MESSAGE_BYTES && this.#sendNow(bytes, fds)) return;
+    }
+    this.send(
+      message,
+      fds.map((fd) => new OwnedFd(duplicate(fd))),
+    );
+  }
+
   /** Messages until the peer is gone or {@link Channel.close}. What is no JSON ends it too. */
   async *packets(): AsyncGenerator<Packet, void, void> {
     for (;;) {
@@ -102,20 +118,26 @@ export class Channel implements Disposable {
   #sendWaiting(): boolean {
     for (let next = this.#waiting[0]; next !== undefined; next = this.#waiting[0]) {
       const { bytes, fds } = next;
-      try {
-        const numbers = fds.map(({ fd }) => fd);
-        if (sendDescriptors(this.#socket.fd, bytes, numbers) === undefined) return false;
-      } catch (error) {
-        if (!isErrno(error, "EPIPE", "ECONNRESET", "ENOTCONN")) {
-          process.stderr.write(`stevedore keeper: send: ${messageOf(error)}\n`);
-        }
-        this.close();
-        return true;
-      }
+      const numbers = fds.map(({ fd }) => fd);
+      if (!this.#sendNow(bytes, numbers)) return false;
+      if (this.isClosed) return true; // which has emptied the queue
       this.#waiting.shift();
       for (const fd of fds) fd[Symbol.dispose]();
     }
     return true;
+  }
+
+  /** Whether it need not wait: it went, or the peer is gone. */
+  #sendNow(bytes: Uint8Array, fds: readonly number[]): boolean {
+    try {
+      return sendDescriptors(this.#socket.fd, bytes, fds) !== undefined;
+    } catch (error) {
+      if (!isErrno(error, "EPIPE", "ECONNRESET", "ENOTCONN")) {
+        process.stderr.write(`stevedore keeper: send: ${messageOf(error)}\n`);
+      }
+      this.close();
+      return true;
+    }
   }
 
   async #drain(): Promise<void> {

@@ -61,9 +61,8 @@ export class KeeperClient {
   /** Deposits copies of descriptors, which stay the caller's. Returns at once; a keeper that is gone is no error. */
   hold(owner: Owner, fds: Readonly<Record<string, number>>, process?: ProcessName): void {
     const names = Object.keys(fds);
-    const copies = Object.values(fds).map((fd) => new OwnedFd(duplicate(fd)));
     const request: Request = { op: "hold", owner, names, ...(process === undefined ? {} : { process }) };
-    this.#channel.send(request, copies);
+    this.#channel.sendCopies(request, Object.values(fds));
   }
 
   /** Has the keeper close some of a process's descriptors, or all it has of it; of init that means the container. */

@@ -5,10 +5,21 @@ import { JOURNAL, type KeptExit, type Owner, PIDFD, type ProcessName } from "@st
 const FIRST_RETRY_MS = 100;
 const LONGEST_RETRY_MS = 2_000;
 
+/**
+ * How long a process runs before its pidfd is deposited, milliseconds: most execs are over by then. What is lost without it is
+ * nothing: until then the keeper has the exit of a stranger, which a shim that takes over asks it for by name.
+ */
+const SHORT_LIVED_MS = 20;
+
 interface Deposit {
   readonly owner: Owner;
   readonly fds: Map<string, number>;
   process: ProcessName | undefined;
+}
+
+interface Waiting extends Deposit {
+  /** What the keeper is to close. */
+  readonly dropped: Set<string>;
 }
 
 /**
@@ -19,7 +30,7 @@ export class Deposits {
   readonly #path: string;
   readonly #namespace: string;
   readonly #deposits = new Map<string, Deposit>();
-  readonly #waiting = new Map<string, Deposit>();
+  readonly #waiting = new Map<string, Waiting>();
   #flushing: ReturnType<typeof setImmediate> | undefined;
   #client: KeeperClient | undefined;
   #retry: ReturnType<typeof setTimeout> | undefined;
@@ -57,36 +68,44 @@ export class Deposits {
     const key = keyOf(owner);
     const deposit = this.#deposits.get(key) ?? { owner, fds: new Map<string, number>(), process: undefined };
     this.#deposits.set(key, deposit);
-    const waiting = this.#waiting.get(key) ?? { owner, fds: new Map<string, number>(), process: undefined };
-    this.#waiting.set(key, waiting);
+    const waiting = this.#wait(owner);
     for (const one of [deposit, waiting]) {
       for (const [name, fd] of Object.entries(fds)) one.fds.set(name, fd);
       if (process !== undefined) one.process = process;
     }
-    // What comes in the same turn goes in one message.
-    this.#flushing ??= setImmediate(() => this.flush());
+    // The keeper puts a new one in the place of an old one by itself.
+    for (const name of Object.keys(fds)) waiting.dropped.delete(name);
   }
 
   /** Sends what waits: before it matters. */
   flush(): void {
     clearImmediate(this.#flushing);
     this.#flushing = undefined;
-    for (const { owner, fds, process } of this.#waiting.values()) {
-      this.#client?.hold(owner, Object.fromEntries(fds), process);
+    for (const { owner, fds, process, dropped } of this.#waiting.values()) {
+      if (dropped.size > 0) this.#client?.drop(owner, [...dropped]);
+      if (fds.size > 0 || process !== undefined) this.#client?.hold(owner, Object.fromEntries(fds), process);
     }
     this.#waiting.clear();
   }
 
-  drop(owner: Owner, names?: readonly string[]): void {
+  /**
+   * @param names those the keeper is to close; all of the process (of init: of the container) when absent. They are closed
+   * there at the end of this turn of the loop: a client sees the end of its stream a moment later than without a keeper.
+   */
+  drop(owner: Owner, names?: readonly string[], { over = false }: { readonly over?: boolean } = {}): void {
     if (this.#path === "") return;
-    const key = keyOf(owner);
-    const deposit = this.#deposits.get(key);
     if (names !== undefined) {
-      const waiting = this.#waiting.get(key);
-      // What the keeper was not told of yet it need not drop; it may have an older one of that name.
-      for (const name of names) waiting?.fds.delete(name);
-      const known = names.filter((name) => deposit?.fds.delete(name) === true);
-      if (known.length > 0) this.#client?.drop(owner, known);
+      const { fds } = this.#deposits.get(keyOf(owner)) ?? { fds: new Map<string, number>() };
+      const known = names.filter((name) => fds.delete(name));
+      // Of a process that is over, with its output copied, nobody misses the rest: all of it is dropped when it is deleted.
+      const quiet = over && known.every(isOfInput) && [...fds.keys()].every(isOfInput);
+      if (known.length === 0) return;
+      const waiting = this.#wait(owner);
+      for (const name of known) {
+        waiting.fds.delete(name);
+        // It may not have been told of this one yet, but it may have an older one of that name.
+        if (!quiet) waiting.dropped.add(name);
+      }
       return;
     }
     for (const [one, { owner: its }] of this.#waiting) {
@@ -98,6 +117,17 @@ export class Deposits {
         this.#deposits.delete(key);
     }
     this.#client?.drop(owner);
+  }
+
+  /** What waits for a process; sent with all else that comes in the same turn. */
+  #wait(owner: Owner): Waiting {
+    this.#flushing ??= setImmediate(() => this.flush());
+    const key = keyOf(owner);
+    const found = this.#waiting.get(key);
+    if (found !== undefined) return found;
+    const made = { owner, fds: new Map<string, number>(), process: undefined, dropped: new Set<string>() };
+    this.#waiting.set(key, made);
+    return made;
   }
 
   close(): void {
@@ -138,6 +168,8 @@ export class Deposits {
 export class ProcessDeposits {
   readonly #deposits: Deposits;
   readonly #owner: Owner;
+  #later: ReturnType<typeof setTimeout> | undefined;
+  #over = false;
 
   constructor(deposits: Deposits, owner: Owner) {
     this.#deposits = deposits;
@@ -148,14 +180,25 @@ export class ProcessDeposits {
     this.#deposits.hold(this.#owner, { [name]: fd });
   }
 
-  /** The keeper closes its copy: others see the end of it when ours is closed too. */
+  /** The keeper closes its copy, in a moment: others see the end of it when ours is closed too. */
   forget(...names: readonly string[]): void {
-    this.#deposits.drop(this.#owner, names);
+    this.#deposits.drop(this.#owner, names, { over: this.#over });
   }
 
   /** Its name, so that the keeper knows whose exit it reaps. */
   keepProcess(process: ProcessName, pidfd: number): void {
     this.#deposits.hold(this.#owner, { [PIDFD]: pidfd }, process);
+  }
+
+  /** As {@link ProcessDeposits.keepProcess}, unless it is over in a moment. */
+  keepProcessSoon(process: ProcessName, pidfd: number): void {
+    if (this.#deposits.enabled) this.#later = setTimeout(() => this.keepProcess(process, pidfd), SHORT_LIVED_MS);
+  }
+
+  /** The process has ended, and that is written down. */
+  over(): void {
+    clearTimeout(this.#later);
+    this.#over = true;
   }
 
   keepJournal(fd: number): void {
@@ -169,8 +212,13 @@ export class ProcessDeposits {
 
   /** All of it; of init: of the whole container. */
   forgetAll(): void {
+    clearTimeout(this.#later);
     this.#deposits.drop(this.#owner);
   }
+}
+
+function isOfInput(name: string): boolean {
+  return name === PIDFD || name.startsWith("stdin");
 }
 
 function keyOf({ namespace, container, exec }: Owner): string {

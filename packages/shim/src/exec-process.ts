@@ -195,6 +195,7 @@ export class ExecProcess implements ContainerProcess {
       const state = this.#state;
       if (state.kind === "deleted") return;
       this.#state = { kind: "deleted", pid: this.pid };
+      this.#kept.over();
       this.#pidfd?.close();
       if ("streams" in state && state.streams !== undefined) await closeStreams(state.streams);
     });
@@ -220,6 +221,7 @@ export class ExecProcess implements ContainerProcess {
     return this.#mutex.run(async () => {
       this.#request.journal.writeExit(this.id, end);
       this.#shim.exits.recorded(end.pid);
+      this.#kept.over();
       this.#end = end;
       const state = this.#state;
       if (state.kind === "running") this.#state = { kind: "stopped", pid: state.pid, streams: state.streams };
@@ -249,7 +251,7 @@ export class ExecProcess implements ContainerProcess {
     if (this.#process === undefined) return; // no child of ours, and over already
     this.#request.journal.write({ what: "exec-pid", exec: this.id, ...this.#process });
     this.#pidfd = new OwnedFd(openPidfd(pid));
-    this.#kept.keepProcess(this.#process, this.#pidfd.fd);
+    this.#kept.keepProcessSoon(this.#process, this.#pidfd.fd);
   }
 
   #readPid(): number {

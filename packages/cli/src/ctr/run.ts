@@ -1,7 +1,7 @@
 import { messageOf } from "@stevedore/base";
 import { logLine } from "../kit/log-line.ts";
 import { CONTAINER_FLAGS, RUN_FLAGS } from "./container-flags.ts";
-import { deleteContainer, removeContainer } from "./containers/delete.ts";
+import { deleteContainer, removeAtOnce } from "./containers/delete.ts";
 import { createFromFlags } from "./create-container.ts";
 import { ctrCommand } from "./define.ts";
 import { startTask } from "./start-task.ts";
@@ -30,7 +30,7 @@ export const command = ctrCommand({
       undo.defer(async () => {
         try {
           await (taskDeleted
-            ? removeContainer(session, container, { keepSnapshot: false })
+            ? removeAtOnce(session, container)
             : deleteContainer(session, container.id, { keepSnapshot: false }));
         } catch (error) {
           io.stderr.write(logLine("error", "failed to cleanup container", messageOf(error)));

@@ -46,6 +46,7 @@ export async function runInForeground(
   const started = Promise.withResolvers<void>();
   // A shim that gives init the FIFO itself gives it to the runtime too, whose complaint is the daemon's answer already.
   const created = Promise.withResolvers<void>();
+  let over = false;
   const streams = stack.use(
     openTaskStreams({
       id: of.execId === "" ? of.containerId : of.execId,
@@ -57,6 +58,8 @@ export async function runInForeground(
       ready: created.promise,
       stdinEnded: async () => {
         await started.promise;
+        // Which ends with the process anyway: a call less for what is over as soon as it began.
+        if (over) return;
         await client.tasks.closeIo(context, of, { stdin: true });
       },
     }),
@@ -67,6 +70,10 @@ export async function runInForeground(
   const exited = client.tasks.wait(context, of);
   // Read below; a failed start must not leave it unhandled.
   exited.catch(() => undefined);
+  void (async (): Promise<void> => {
+    await exited.catch(() => undefined);
+    over = true;
+  })();
   if (terminal) stack.defer(makeRaw(0));
   await client.tasks.start(context, of);
   started.resolve();

@@ -56,20 +56,32 @@ export async function deleteContainer(
   await removeContainer(session, container, options);
 }
 
-/** Deletes a container that has no task, and its snapshot. */
+/** Deletes a container that has no task, and its snapshot; not the container when the snapshot cannot be removed. */
 export async function removeContainer(
-  { client, context }: Session,
+  session: Session,
   container: Container,
   options: { readonly keepSnapshot: boolean },
 ): Promise<void> {
-  if (!options.keepSnapshot && container.snapshotKey !== "") {
-    try {
-      await client.snapshotter(container.snapshotter).remove(context, container.snapshotKey);
-    } catch (error) {
-      if (!isErrorClass(error, "not-found")) throw error;
-    }
+  if (!options.keepSnapshot) await removeSnapshot(session, container);
+  await session.client.containers.delete(session.context, container.id);
+}
+
+/**
+ * Deletes a container that has no task and its snapshot at the same time, which a daemon can make durable with one sync. A
+ * snapshot that cannot be removed now belongs to nobody then, and is collected.
+ */
+export async function removeAtOnce(session: Session, container: Container): Promise<void> {
+  const deleted = session.client.containers.delete(session.context, container.id);
+  await Promise.all([removeSnapshot(session, container), deleted]);
+}
+
+async function removeSnapshot({ client, context }: Session, container: Container): Promise<void> {
+  if (container.snapshotKey === "") return;
+  try {
+    await client.snapshotter(container.snapshotter).remove(context, container.snapshotKey);
+  } catch (error) {
+    if (!isErrorClass(error, "not-found")) throw error;
   }
-  await client.containers.delete(context, container.id);
 }
 
 async function taskOf(session: Session, id: string): Promise<ProcessState | undefined> {
