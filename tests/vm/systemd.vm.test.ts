@@ -7,7 +7,7 @@ const world = guestWorld({ kind: "systemd" });
 
 const MEMORY = 67_108_864;
 const FUNCTIONS = `
-until_true() { local n=0; until "$@"; do n=$((n + 1)); if [ $n -gt 600 ]; then echo "waited 60 s for: $*" >&2; return 1; fi; sleep 0.1; done; }
+until_true() { local n=0; until "$@"; do n=$((n + 1)); if [ $n -gt 3000 ]; then echo "waited five minutes for: $*" >&2; return 1; fi; sleep 0.1; done; }
 main_pid() { systemctl show -p MainPID --value containerd; }
 active() { [ "$(systemctl is-active containerd)" = active ]; }
 stopped() { [ "$(status_of "$1")" = STOPPED ]; }
