@@ -25,6 +25,7 @@ for (const { what, oldKernel } of KERNELS) {
       let world = await PhaseWorld.start({ oldKernel });
       const failed: string[] = [];
       let done = 0;
+      const counts = new Map<string, number>();
       try {
         do {
           const order = all.map((one) => ({ ...one, at: random() })).sort((a, b) => a.at - b.at);
@@ -38,13 +39,15 @@ for (const { what, oldKernel } of KERNELS) {
               world = await PhaseWorld.start({ oldKernel });
             }
             done += 1;
+            counts.set(phase, (counts.get(phase) ?? 0) + 1);
             if (performance.now() > end) break;
           }
         } while (performance.now() < end);
       } finally {
         await world[Symbol.asyncDispose]();
       }
-      process.stdout.write(`${done} scenarios, seed ${SEED}\n`);
+      const byPhase = PHASES.map((phase) => `${phase} ${counts.get(phase) ?? 0}`).join(", ");
+      process.stdout.write(`${done} scenarios, ${what}, seed ${SEED}: ${byPhase}\n`);
       expect(failed).toEqual([]);
     },
     LANE_MS + LIMIT_MS,

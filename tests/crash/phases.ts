@@ -247,12 +247,22 @@ export class PhaseWorld implements AsyncDisposable {
     const [verb = "", side] = phase.split(".");
     if (side !== undefined) {
       if (verb === "exec" || verb === "delete") await this.must("run", "-d", IMAGE, id, "sleep", "1000");
-      if (verb === "delete") await this.must("tasks", "kill", "-s", "KILL", id);
+      if (verb === "delete") {
+        await this.must("tasks", "kill", "-s", "KILL", id);
+        await eventually(
+          "it to stop",
+          async () => ((await this.statusOf(id)) === "STOPPED" ? true : undefined),
+          20_000,
+        );
+      }
       await this.close(id, phase);
       if (verb === "exec") run("tasks", "exec", "--exec-id", "x", id, "true");
       else if (verb === "delete") run("tasks", "rm", id);
       else run("run", "-d", IMAGE, id, "sleep", "1000");
-      await this.reached(id, phase);
+      await this.reached(id, phase).catch((error: unknown) => {
+        const said = clients.map((client) => client.stderr()).join("");
+        throw new Error(`${String(error)}; the client says ${JSON.stringify(said)}`, { cause: error });
+      });
     } else if (phase === "output") {
       await this.must("run", "-d", IMAGE, id, "sleep", "1000");
     } else {

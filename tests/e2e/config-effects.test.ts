@@ -141,9 +141,11 @@ row(
     const { pid } = await taskOf(t, id);
     const shim = /^PPid:\s+(\d+)/m.exec(await readFile(`/proc/${pid}/status`, "utf8"))?.[1];
     expect((await readFile(`/proc/${shim}/cmdline`, "utf8")).split("\0")).toContain("-debug");
-    const log = await t.daemon.log;
     if (t.cast.daemon === "ours") {
-      expect(log).toMatch(/level=debug msg=\S+.* runtime=io.containerd.runc.v2/);
+      const log = await eventually("a line of the shim", async () => {
+        const text = await t.daemon.log;
+        return /level=debug msg=\S+.* runtime=io.containerd.runc.v2/.test(text) ? text : undefined;
+      });
       expect(log).not.toMatch(/level=debug msg="loading plugin/);
     }
     await t.must("tasks", "kill", "-s", "KILL", id);

@@ -429,7 +429,7 @@ row(
     config: { ours: '[plugins."io.containerd.snapshotter.v1.overlayfs"]\n  sync_remove = true\n' },
   },
   async (t) => {
-    const many = Array.from({ length: 20_000 }, (_, index) => ({ path: `f${index}`, data: "x" }));
+    const many = Array.from({ length: 3_000 }, (_, index) => ({ path: `f${index}`, data: "x" }));
     const image = await t.image({ name: "docker.io/library/many:1", layers: [tar(many)], bare: true });
     const folder = join(t.daemon.root, "io.containerd.snapshotter.v1.overlayfs/snapshots");
     expect(await readdir(folder)).toHaveLength(1);

@@ -193,7 +193,11 @@ row("F31", "a terminal goes on after its shim was killed: output, input and size
   const line = ctr.map((word) => `'${word}'`).join(" ");
   const client = start(["script", "-qec", `stty cols 91 rows 17; ${line}`, "/dev/null"]);
   await eventually("the terminal", () => (client.stdout().includes("ready") ? true : undefined));
-  await Bun.sleep(700); // until its size has been set
+  const pid = RegExp(`^${id}\\s+(\\d+)`, "m").exec(await t.must("tasks", "ls"))?.[1] ?? "";
+  await eventually("its size to be set", async () => {
+    const size = await exec(["sh", "-c", `stty size </proc/${pid}/fd/0`]);
+    return size.stdout === "17 91\n" ? true : undefined;
+  });
   await replaceShims(t);
   client.write("hello\n");
   await eventually("the answer", () => (client.stdout().includes("got-hello") ? true : undefined));
@@ -253,6 +257,67 @@ row(
     expect(removed.code).toBe(0);
     await t.must("containers", "rm", id);
     expect(await t.daemon.log).toContain("killing a shim that does not answer");
+  },
+);
+
+/** How long a list waits for a shim: longer than anything here takes by itself. */
+const STATE_LIMIT_MS = 8_000;
+
+row(
+  "F31",
+  "beside stopped shims lists tell what was last known, and containers of other shims feel nothing",
+  {
+    ...OURS_ALONE,
+    config: { ours: `[timeouts]\n  "io.containerd.timeout.task.state" = "${STATE_LIMIT_MS}ms"\n` },
+    timeoutMs: 120_000,
+  },
+  async (t) => {
+    const image = await t.image();
+    const run = async (name: string, ...flags: string[]): Promise<string> => {
+      const id = t.id(name);
+      await t.must("run", "-d", "--null-io", ...flags, image, id, "sleep", "1000");
+      return id;
+    };
+    // Two in one shim, and one by itself.
+    const stopped = [
+      await run("shared1"),
+      await run("shared2"),
+      await run("alone", "--label", "stevedore.isolated=true"),
+    ];
+    const pids = await serving(t);
+    const quiet = await run("quiet", "--label", "stevedore.isolated=true");
+    for (const pid of pids) process.kill(pid, "SIGSTOP");
+    try {
+      const all = [...stopped, quiet].toSorted();
+      const listed = async (): Promise<string[]> =>
+        (await t.must("tasks", "ls"))
+          .split("\n")
+          .flatMap((line) => (line.includes(" RUNNING") ? [line.split(" ")[0] ?? ""] : []))
+          .toSorted();
+      expect(await listed()).toEqual(all); // this one waits, and finds out
+      const began = performance.now();
+      for (let round = 0; round < 3; round += 1) {
+        expect(await listed()).toEqual(all);
+        await t.must("version");
+        expect(await t.must("tasks", "exec", "--exec-id", `e${round}`, quiet, "echo", "heard")).toBe("heard\n");
+      }
+      // The namespace's shared shim is stopped: a new container gets another one.
+      const late = await run("late");
+      expect(await listed()).toEqual([...all, late].toSorted());
+      await t.must("tasks", "kill", "-s", "KILL", quiet);
+      await eventually("the quiet one to stop", async () =>
+        (await statusOf(t, quiet)) === "STOPPED" ? true : undefined,
+      );
+      expect(performance.now() - began).toBeLessThan(STATE_LIMIT_MS * 2);
+      stopped.push(late);
+    } finally {
+      for (const pid of pids) process.kill(pid, "SIGCONT");
+    }
+    for (const id of [...stopped, quiet]) {
+      await t.must("tasks", "rm", "--force", id);
+      await t.must("containers", "rm", id);
+    }
+    expect(await t.daemon.log).not.toContain("killing a shim");
   },
 );
 

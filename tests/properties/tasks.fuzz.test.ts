@@ -65,14 +65,29 @@ const KNOWN: readonly (readonly Step[])[] = [
     ["delete", "a"],
     ["resume", "a"],
   ],
+  [
+    ["create", "a"],
+    ["create", "b"],
+    ["start", "a"],
+    ["start", "b"],
+    ["shim-death"],
+    ["exec", "b"],
+    ["exec-start", "b"],
+    ["shim-death"],
+    ["exit", "a", 3],
+    ["exec-exit", "b", 5],
+    ["shim-death"],
+    ["pause", "b"],
+    ["shim-death"],
+    ["crash"],
+    ["resume", "b"],
+    ["kill", "b"],
+    ["delete", "a"],
+  ],
 ];
 
-/** Deaths of shims only when they are asked for, STEVEDORE_SHIM_DEATH=1. */
-const DAEMON_STEPS: readonly DaemonStep[] = [
-  ["restart"],
-  ["crash"],
-  ...(process.env["STEVEDORE_SHIM_DEATH"] === "1" ? ([["shim-death"], ["shim-death"]] as const) : []),
-];
+/** Steps of the daemon's. A shim's death means something on ours only: there another one takes its tasks over. */
+const DAEMON_STEPS: readonly DaemonStep[] = [["restart"], ["crash"], ["shim-death"], ["shim-death"]];
 
 const PLAIN = [
   "create",
@@ -95,7 +110,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 12, arbitrary: fc.tuple(fc.constantFrom(...PLAIN), container) },
   { weight: 5, arbitrary: fc.tuple(fc.constantFrom("create", "start", "exec", "exec-start"), container) },
   { weight: 4, arbitrary: fc.tuple(fc.constantFrom("exit", "exec-exit"), container, code) },
-  { weight: 1, arbitrary: fc.constantFrom(...DAEMON_STEPS) },
+  { weight: 2, arbitrary: fc.constantFrom(...DAEMON_STEPS) },
 );
 
 /** A sequence without the steps that the model leaves out. */
@@ -109,7 +124,8 @@ afterAll(() => cleanup.disposeAsync(), 60_000);
 
 async function machineOf(maker: Maker): Promise<Machine> {
   const daemon = cleanup.use(await Daemon.start({ maker }));
-  const namespace = `stvtasks${process.pid}`;
+  // Its cgroups are the machine's: the pid alone is not the only one in a process namespace.
+  const namespace = `stvtasks${process.pid}-${Date.now()}`;
   daemon.use(`${namespace}-${maker}`);
   return cleanup.use(await Machine.on(daemon, `${namespace}-${maker}`));
 }

@@ -199,13 +199,16 @@ test("a silent neighbour and one that never reads delay nobody", async () => {
   const reader = openFifoReaderNow(`${dir}/live`);
   const writer = await openFifoWriter(`${dir}/live`);
   const iterator = readChunks(reader.release());
+  const times: number[] = [];
   for (let i = 0; i < 100; i++) {
     const started = performance.now();
     await writer.write(bytes(`line ${i}\n`));
     const { value } = await iterator.next();
     expect(new TextDecoder().decode(value ?? new Uint8Array())).toBe(`line ${i}\n`);
-    expect(performance.now() - started).toBeLessThan(100);
+    times.push(performance.now() - started);
   }
+  // One may meet a busy machine; a neighbour's full FIFO would delay all.
+  expect(times.toSorted((a, b) => a - b)[50]).toBeLessThan(100);
   writer.close();
   await iterator.return();
   blocked.close();

@@ -25,6 +25,20 @@ export interface AdoptedExecProcess {
   readonly told: boolean;
 }
 
+/** Something that happened to a container: to an exec, or to init (""). */
+export interface RecentEvent {
+  readonly what: "created" | "started" | "paused" | "resumed";
+  readonly exec: string;
+  readonly pid: number;
+  readonly at: Date;
+}
+
+/**
+ * For how long before the adoption events are told again, milliseconds: a shim gives up an event it cannot deliver after less than
+ * a minute, and of much older ones the daemon may no longer know that it was told.
+ */
+const RECENT_MS = 60_000;
+
 /** A container of a dead shim, ready to go on here. */
 export interface AdoptedContainer {
   readonly container: Container;
@@ -34,8 +48,8 @@ export interface AdoptedContainer {
   readonly end: ProcessEnd | undefined;
   /** Whether the end of init was told; else it has not been handled at all. */
   readonly told: boolean;
-  /** It runs, and nobody was told of its start. */
-  readonly startUntold: boolean;
+  /** What happened so lately that the daemon may not have been told of it, in order; it leaves out what it was told. */
+  readonly recent: readonly RecentEvent[];
   /** What could not be taken over, in words. */
   readonly lost: readonly string[];
 }
@@ -101,8 +115,10 @@ class Adopter {
     const kind = isOver ? "stopped" : await this.#runtimeState(init);
     init.adoptState({ kind });
     if (isOver) await init.setEnded(end);
-    const startUntold = !state.started && (kind === "running" || kind === "paused");
-    if (startUntold) journal.write({ what: "started" });
+    if (!state.started && (kind === "running" || kind === "paused")) {
+      journal.write({ what: "started" });
+      state.init.startedAt = Date.now();
+    }
     const execs: AdoptedExecProcess[] = [];
     for (const [execId, one] of state.execs) {
       const exec = container.adoptExec({ id: execId, names: one.io, spec: encodeText(one.spec) });
@@ -114,7 +130,11 @@ class Adopter {
         }
         continue;
       }
-      if (one.process === undefined) journal.write({ what: "exec-pid", exec: execId, ...running });
+      if (one.process === undefined) {
+        journal.write({ what: "exec-pid", exec: execId, ...running });
+        one.process = running;
+        one.startedAt = Date.now();
+      }
       exec.adopt({
         process: running,
         pidfd: this.#pidfd(execId, running),
@@ -125,7 +145,7 @@ class Adopter {
       if (execEnd !== undefined) await exec.setEnded(execEnd);
       execs.push({ exec, end: execEnd, told: one.told });
     }
-    return { container, execs, end, told: state.init.told, startUntold, lost };
+    return { container, execs, end, told: state.init.told, recent: recentOf(state, process), lost };
   }
 
   /** The exit that was written down, or that the keeper saw. */
@@ -211,6 +231,28 @@ class Adopter {
       return undefined;
     }
   }
+}
+
+/** The order of what has the same millisecond. */
+const ORDER: readonly RecentEvent["what"][] = ["created", "started", "paused", "resumed"];
+
+function recentOf(state: JournalState, { pid }: ProcessName): RecentEvent[] {
+  if (state.init.told) return []; // events go in order: all before it was told
+  const found: { what: RecentEvent["what"]; exec: string; pid: number; at: number }[] = [
+    { what: "created", exec: "", pid, at: state.init.madeAt },
+    { what: "started", exec: "", pid, at: state.init.startedAt },
+    ...state.changes.map(({ what, at }) => ({ what, exec: "", pid, at })),
+  ];
+  for (const [exec, one] of state.execs) {
+    if (one.told) continue;
+    found.push({ what: "created", exec, pid: 0, at: one.madeAt });
+    if (one.process !== undefined) found.push({ what: "started", exec, pid: one.process.pid, at: one.startedAt });
+  }
+  const since = Date.now() - RECENT_MS;
+  return found
+    .filter(({ at }) => at > since)
+    .toSorted((a, b) => a.at - b.at || ORDER.indexOf(a.what) - ORDER.indexOf(b.what))
+    .map((one) => ({ ...one, at: new Date(one.at) }));
 }
 
 function cgroupText(pid: number): Promise<string> {

@@ -65,14 +65,18 @@ export class EventPublisher {
     this.#options = options;
   }
 
-  /** Queues an event, stamped now. Never fails and never waits. `taken` is called once the daemon has it. */
-  send<Name extends EventName>(name: Name, fields: EventFields<Name>, taken?: () => void): void {
+  /**
+   * Queues an event, stamped now. Never fails and never waits. `taken` is called once the daemon has it.
+   *
+   * @param at when it happened, if that was not now.
+   */
+  send<Name extends EventName>(name: Name, fields: EventFields<Name>, taken?: () => void, at?: Date): void {
     const { log } = this.#options;
     if (this.#queue.length >= MAX_QUEUE) {
       void this.#queue.shift();
       log.error("dropping the oldest event because the queue is full", { topic: TOPICS[name] });
     }
-    this.#queue.push(encodeEvent(name, fields, { at: nowMoment(), taken }));
+    this.#queue.push(encodeEvent(name, fields, { at: at ?? nowMoment(), taken }));
     this.#running ??= this.#drain().finally(() => {
       this.#running = undefined;
     });

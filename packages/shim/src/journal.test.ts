@@ -49,6 +49,26 @@ test("a journal is read as it was written, up to a line that was cut off", async
   });
 });
 
+test("times are kept, and of pauses the last two, also when it is written anew", async () => {
+  const began = Date.now();
+  const journal = Journal.open(bundle, { log, replaced: () => undefined });
+  journal.write({ what: "create", io, rootfs: true, checkpoint: false });
+  journal.write({ what: "init", pid: 7, start: "70" });
+  journal.write({ what: "started" });
+  for (let at = 0; at < 4_000; at += 1) journal.write({ what: at % 2 === 0 ? "paused" : "resumed", at });
+  journal.write({ what: "exec", exec: "gone", io, spec: "{}" });
+  journal.write({ what: "exec-deleted", exec: "gone" });
+  journal[Symbol.dispose]();
+  expect((await stat(path())).size).toBeLessThan(1_000);
+  const state = await readJournal(bundle);
+  expect(state?.init.madeAt).toBeGreaterThanOrEqual(began);
+  expect(state?.init.startedAt).toBeGreaterThanOrEqual(began);
+  expect(state?.changes).toEqual([
+    { what: "paused", at: 3_998 },
+    { what: "resumed", at: 3_999 },
+  ]);
+});
+
 test("no journal, and one without a create, say that nothing was made", async () => {
   expect(await readJournal(bundle)).toBeUndefined();
   await appendFile(path(), '{"what":"init","pid":7,"start":"70"}\n');

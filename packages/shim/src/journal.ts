@@ -26,6 +26,8 @@ export type JournalLine =
   /** It has a first process. */
   | ({ readonly what: "init" } & ProcessName)
   | { readonly what: "started" }
+  /** `at`: the time that its event has, in milliseconds. */
+  | { readonly what: "paused" | "resumed"; readonly at: number }
   | { readonly what: "exec"; readonly exec: string; readonly io: StdioNames; readonly spec: string }
   /** The runtime is about to be called for an exec; `after` is the clock (ticks since boot) then. */
   | { readonly what: "exec-start"; readonly exec: string }
@@ -37,6 +39,12 @@ export type JournalLine =
   | { readonly what: "stdin-closed"; readonly exec: string }
   /** The daemon has been told of an exit. */
   | { readonly what: "told"; readonly exec: string; readonly pid: number };
+
+/** Pauses and resumes that are kept, the last ones: a container may be paused every minute for months. */
+const KEPT_CHANGES = 2;
+
+/** Where they are kept among the lines, beside execs, whose ids have no space. */
+const CHANGES = " changes";
 
 /** A journal is written anew when it has this many bytes, most of them of execs that are gone. */
 const COMPACT_BYTES = 64 << 10;
@@ -90,8 +98,14 @@ export class Journal implements Disposable {
    * goes on, and a shim that takes over knows less.
    */
   write(line: JournalLine): void {
-    const exec = "exec" in line ? line.exec : "";
-    this.#append(exec, encodeText(`${JSON.stringify(line)}\n`));
+    const isChange = line.what === "paused" || line.what === "resumed";
+    const exec = "exec" in line ? line.exec : isChange ? CHANGES : "";
+    this.#append(exec, encodeText(`${JSON.stringify({ at: Date.now(), ...line })}\n`));
+    if (isChange) {
+      const kept = this.#lines.get(exec) ?? [];
+      const old = kept.splice(0, Math.max(kept.length - KEPT_CHANGES, 0));
+      for (const { byteLength } of old) this.#live -= byteLength;
+    }
     if (line.what !== "exec-deleted") return;
     for (const { byteLength } of this.#lines.get(exec) ?? []) this.#live -= byteLength;
     this.#lines.delete(exec);
@@ -152,6 +166,9 @@ export interface JournalProcess {
   readonly spec: string;
   /** Whether its runtime was called. */
   starting: boolean;
+  /** When it was made and when started, in milliseconds since 1970; 0 while it was not. */
+  madeAt: number;
+  startedAt: number;
   process: ProcessName | undefined;
   exit: JournalExit | undefined;
   /** Whether the daemon was told of its exit. */
@@ -165,6 +182,8 @@ export interface JournalState {
   readonly rootfs: boolean;
   readonly checkpoint: boolean;
   started: boolean;
+  /** Its last pauses and resumes, in order. */
+  readonly changes: { readonly what: "paused" | "resumed"; readonly at: number }[];
   readonly execs: Map<string, JournalProcess>;
   /** What is still of use, by exec, "" for init. */
   readonly lines: Map<string, Uint8Array[]>;
@@ -189,36 +208,57 @@ export async function readJournal(bundle: string): Promise<JournalState | undefi
         rootfs: fields["rootfs"] === true,
         checkpoint: fields["checkpoint"] === true,
         started: false,
+        changes: [],
         execs: new Map(),
         lines: new Map(),
       };
     } else if (state !== undefined) enter(state, fields);
-    if (state !== undefined) keepLine(state, textOf(fields["exec"]), line);
+    const isChange = fields["what"] === "paused" || fields["what"] === "resumed";
+    if (state !== undefined) keepLine(state, isChange ? CHANGES : textOf(fields["exec"]), line);
   }
   return state;
 }
 
 function keepLine({ lines, execs }: JournalState, exec: string, line: string): void {
-  if (exec !== "" && !execs.has(exec)) lines.delete(exec);
+  if (exec !== "" && exec !== CHANGES && !execs.has(exec)) lines.delete(exec);
   else lines.set(exec, [...(lines.get(exec) ?? []), encodeText(`${line}\n`)]);
 }
 
 function newProcess(io: StdioNames, spec: string): JournalProcess {
-  return { io, spec, starting: false, process: undefined, exit: undefined, told: false, stdinClosed: false };
+  return {
+    io,
+    spec,
+    starting: false,
+    madeAt: 0,
+    startedAt: 0,
+    process: undefined,
+    exit: undefined,
+    told: false,
+    stdinClosed: false,
+  };
 }
 
 function enter(state: JournalState, fields: JsonObject): void {
   const exec = textOf(fields["exec"]);
   const target = exec === "" ? state.init : state.execs.get(exec);
-  switch (textOf(fields["what"])) {
+  const at = Number(fields["at"] ?? 0);
+  const what = textOf(fields["what"]);
+  switch (what) {
     case "init":
       state.init.process = { pid: Number(fields["pid"]), start: textOf(fields["start"]) };
+      state.init.madeAt = at;
       return;
     case "started":
       state.started = true;
+      state.init.startedAt = at;
+      return;
+    case "paused":
+    case "resumed":
+      state.changes.push({ what, at });
+      if (state.changes.length > KEPT_CHANGES) state.changes.shift();
       return;
     case "exec":
-      state.execs.set(exec, newProcess(ioOf(fields["io"]), textOf(fields["spec"])));
+      state.execs.set(exec, { ...newProcess(ioOf(fields["io"]), textOf(fields["spec"])), madeAt: at });
       return;
     case "exec-deleted":
       state.execs.delete(exec);
@@ -226,7 +266,7 @@ function enter(state: JournalState, fields: JsonObject): void {
     default:
   }
   if (target === undefined) return;
-  switch (textOf(fields["what"])) {
+  switch (what) {
     case "exec-start":
       target.starting = true;
       return;
@@ -235,6 +275,7 @@ function enter(state: JournalState, fields: JsonObject): void {
       return;
     case "exec-pid":
       target.process = { pid: Number(fields["pid"]), start: textOf(fields["start"]) };
+      target.startedAt = at;
       return;
     case "stdin-closed":
       target.stdinClosed = true;

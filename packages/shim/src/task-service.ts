@@ -3,6 +3,7 @@ import { nanosOf } from "@stevedore/base/moment";
 import type { MessageInitShape } from "@stevedore/wire/codec";
 import type { StateResponseSchema } from "@stevedore/wire/gen/light/containerd/task/v3/shim_pb";
 import type { Timestamp } from "@stevedore/wire/light/wkt";
+import type { RecentEvent } from "./adopt.ts";
 import { Container } from "./container.ts";
 import type { EventPublisher } from "./events.ts";
 import { type AnyBytes, decodeCheckpointOptions, decodeOptions } from "./options.ts";
@@ -147,6 +148,7 @@ export class TaskService {
       this.#containers.set(id, container);
       this.#links?.add(id, container.bundle);
       const { pid } = container.init;
+      this.#shim.log.debug("container created", { container: id, pid });
       this.#events.send("TaskCreate", {
         containerId: id,
         bundle: request.bundle,
@@ -183,7 +185,7 @@ export class TaskService {
       this.#links?.add(id, bundle);
       for (const what of lost) this.#shim.log.warn("lost with the shim that died", { id, what });
       const { pid } = container.init;
-      if (found.startUntold) this.#events.send("TaskStart", { containerId: id, pid });
+      for (const event of found.recent) this.#tellAgain(container, event);
       for (const { exec, end, told } of found.execs) {
         if (end === undefined) container.watchAdopted(exec, (ended) => this.#sendExit(container, exec.id, ended));
         else if (!told) this.#sendExit(container, exec.id, end);
@@ -197,6 +199,28 @@ export class TaskService {
     } finally {
       this.#creating.delete(id);
       made.resolve();
+    }
+  }
+
+  /** Tells of what a dead shim may have had no time to tell; the daemon leaves out what it knows. */
+  #tellAgain({ id: containerId, bundle, init }: Container, { what, exec: execId, pid, at }: RecentEvent): void {
+    const events = this.#events;
+    switch (what) {
+      case "created":
+        if (execId !== "") events.send("TaskExecAdded", { containerId, execId }, undefined, at);
+        // The mounts that the root came from are not written down.
+        else events.send("TaskCreate", { containerId, bundle, io: { ...init.names }, pid }, undefined, at);
+        return;
+      case "started":
+        if (execId !== "") events.send("TaskExecStarted", { containerId, execId, pid }, undefined, at);
+        else events.send("TaskStart", { containerId, pid }, undefined, at);
+        return;
+      case "paused":
+      case "resumed":
+        events.send(what === "paused" ? "TaskPaused" : "TaskResumed", { containerId }, undefined, at);
+        return;
+      default:
+        what satisfies never;
     }
   }
 
@@ -274,15 +298,22 @@ export class TaskService {
   async pause(request: Target): Promise<Record<string, never>> {
     const container = await this.#container(request.id);
     await container.init.pause();
-    this.#events.send("TaskPaused", { containerId: container.id });
+    this.#tellChange(container, "paused");
     return {};
   }
 
   async resume(request: Target): Promise<Record<string, never>> {
     const container = await this.#container(request.id);
     await container.init.resume();
-    this.#events.send("TaskResumed", { containerId: container.id });
+    this.#tellChange(container, "resumed");
     return {};
+  }
+
+  /** Writes it down with the very time of its event, which tells a repetition from another pause. */
+  #tellChange({ id: containerId, journal }: Container, what: "paused" | "resumed"): void {
+    const at = new Date();
+    journal.write({ what, at: at.getTime() });
+    this.#events.send(what === "paused" ? "TaskPaused" : "TaskResumed", { containerId }, undefined, at);
   }
 
   async kill(

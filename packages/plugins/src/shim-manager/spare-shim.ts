@@ -15,6 +15,9 @@ const PAUSE_MS = 1_000;
 
 const LIMIT_MS = 10_000;
 
+/** How long a spare may take to say that it is bound, milliseconds: it has nothing else to do, and a container waits. */
+const BIND_MS = 2_000;
+
 /** A started shim without a namespace. */
 interface Spare {
   readonly record: BootstrapRecord;
@@ -73,15 +76,15 @@ export class SpareShim {
     try {
       if (spare.connection.isClosed) return undefined;
       if (spare.likeness !== likenessOf(path, fileKey)) {
-        await end(spare.connection);
+        void end(spare.connection);
         return undefined;
       }
-      const connection = await ShimConnection.bind(spare.record, namespace, AbortSignal.timeout(LIMIT_MS));
+      const connection = await ShimConnection.bind(spare.record, namespace, AbortSignal.timeout(BIND_MS));
       spare.connection.close();
       return { record: spare.record, connection };
     } catch (error) {
       this.#options.log.warn("failed to use the spare shim", { error: messageOf(error) });
-      await end(spare.connection);
+      void end(spare.connection); // it may be stopped
       return undefined;
     }
   }

@@ -29,6 +29,8 @@ export class TaskEntry {
   shared: SharedShim | undefined;
   /** Set once the task was deleted on request: the end of its shim is nothing to report then. */
   deleted = false;
+  /** A question for its state that its shim has not answered in time, while it is not answered: lists do not wait again. */
+  unanswered: Promise<void> | undefined;
   /** Where its shim listens, once that is known. */
   address: string | undefined;
   /** Ends when the task leaves the table. */
