@@ -67,7 +67,7 @@ export async function printAndExit(
   const id = (index: number): string => t.id(`c${index}`);
   const log = (index: number): string => t.path(`${id(index)}.log`);
   const code = (index: number): number => index % 250;
-  return withClient(t, async (client) => {
+  return await withClient(t, async (client) => {
     let count = 0;
     const stop = new AbortController();
     const context = { signal: stop.signal, namespace: t.namespace };
