@@ -84,6 +84,16 @@ const KNOWN: readonly (readonly Step[])[] = [
     ["kill", "b"],
     ["delete", "a"],
   ],
+  [
+    ["create", "a"],
+    ["shim-death"],
+    ["create", "b"],
+    ["create", "b"],
+    ["resume", "b"],
+    ["pause", "b"],
+    ["start", "b"],
+    ["shim-death"],
+  ],
 ];
 
 /** Steps of the daemon's. A shim's death means something on ours only: there another one takes its tasks over. */

@@ -133,6 +133,9 @@ const ADOPT_MS = 30_000;
 const ADOPT_ATTEMPTS = 4;
 const ADOPT_PAUSE_MS = 250;
 
+/** For how long the socket of a process that is being killed may outlive its connections, milliseconds. */
+const DYING_MS = 200;
+
 /** Bundles looked at together when the daemon starts: enough to hide a slow shim, few enough descriptors. */
 const LOAD_PARALLEL = 16;
 
@@ -546,42 +549,61 @@ export class ShimTaskManager implements LocalTaskManager {
         this.#log.error("failed to delete bundle", { id, error: messageOf(error) }),
       ),
     );
-    let entry: TaskEntry;
-    try {
-      entry = await traced(context, { name: "shim.start" }, async (inner) => this.#startShim(inner, bundle, request));
-    } catch (error) {
-      throw withContext("failed to start shim", error);
+    for (let isAgain = false; ; isAgain = true) {
+      let entry: TaskEntry;
+      try {
+        entry = await traced(context, { name: "shim.start" }, async (inner) => this.#startShim(inner, bundle, request));
+      } catch (error) {
+        throw withContext("failed to start shim", error);
+      }
+      const { connection } = connected(entry);
+      const options = chooseOptions(task.options, container.runtime.options);
+      // Not ended by the caller's signal: a shim goes on with it in any case.
+      const creating = connection.call(
+        (client, callOptions) =>
+          client.create(
+            {
+              id,
+              bundle: bundle.path,
+              rootfs: task.rootfs.map(mountToProto),
+              ...task.io,
+              checkpoint: task.checkpointPath ?? checkpointIn(task.options),
+              ...(options === undefined ? {} : { options: anyToProto(options) }),
+            },
+            callOptions,
+          ),
+        spanOf(context),
+      );
+      let pid: number;
+      try {
+        ({ pid } = await untilAborted(creating, context.signal));
+      } catch (error) {
+        if (!isAgain && isConnectionGone(error, connection) && (await this.#hadNotBegun(entry))) {
+          this.#log.info("a shim died before it was asked for a task, asking another one", { id });
+          this.#shared.forget(connection.record.address);
+          entry.over.abort();
+          continue;
+        }
+        await this.#discard(entry, creating);
+        throw withContext("failed to create shim task", error);
+      }
+      entry.last = { ...entry.last, pid, status: "created" };
+      this.#table.add(entry);
+      void this.#watch(entry, connection);
+      undo.move();
+      return { pid };
     }
-    const { connection } = connected(entry);
-    const options = chooseOptions(task.options, container.runtime.options);
-    // Not ended by the caller's signal: a shim goes on with it in any case.
-    const creating = connection.call(
-      (client, callOptions) =>
-        client.create(
-          {
-            id,
-            bundle: bundle.path,
-            rootfs: task.rootfs.map(mountToProto),
-            ...task.io,
-            checkpoint: task.checkpointPath ?? checkpointIn(task.options),
-            ...(options === undefined ? {} : { options: anyToProto(options) }),
-          },
-          callOptions,
-        ),
-      spanOf(context),
-    );
-    let pid: number;
-    try {
-      ({ pid } = await untilAborted(creating, context.signal));
-    } catch (error) {
-      await this.#discard(entry, creating);
-      throw withContext("failed to create shim task", error);
+  }
+
+  /** Whether the shared shim of a task that is being made is dead and has not begun with it: a journal is what it makes first. */
+  async #hadNotBegun({ shared, address, bundle }: TaskEntry): Promise<boolean> {
+    if (shared === undefined || address === undefined) return false;
+    const limit = performance.now() + DYING_MS;
+    while (answers(address)) {
+      if (performance.now() > limit) return false; // it lives, and may be at it
+      await Bun.sleep(5);
     }
-    entry.last = { ...entry.last, pid, status: "created" };
-    this.#table.add(entry);
-    void this.#watch(entry, connection);
-    undo.move();
-    return { pid };
+    return (await readText(join(bundle.path, BUNDLE_FILE.journal))) === undefined;
   }
 
   async #startShim(
