@@ -33,12 +33,18 @@ export async function makeFolders({ root, state, temp }: Settings): Promise<void
 const LOCK_RETRY_MS = 20;
 
 /**
+ * How long it is asked for at least: a process that a killed daemon was starting holds it until it is executed, and a service
+ * manager starts the next daemon at once.
+ */
+const LOCK_LEAST_MS = 1_000;
+
+/**
  * Two daemons on one root would destroy each other's records.
  * @param waitMs how long another one may take to end, `[timeouts]` bolt.open
  * @throws failed-precondition when another one runs
  */
 export async function lockRoot(root: string, waitMs: number): Promise<FileLock> {
-  const end = performance.now() + waitMs;
+  const end = performance.now() + Math.max(waitMs, LOCK_LEAST_MS);
   for (;;) {
     const lock = FileLock.take(join(root, "stevedore.lock"));
     if (lock !== undefined) return lock;
