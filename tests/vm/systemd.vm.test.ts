@@ -6,6 +6,8 @@ import { ARCHIVE, guestWorld } from "../harness/vm/row.ts";
 const world = guestWorld({ kind: "systemd" });
 
 const MEMORY = 67_108_864;
+/** Written, but not yet seen to run to its end: decision 0131. */
+const UNSEEN = "not yet seen to run to its end";
 const FUNCTIONS = `
 until_true() { local n=0; until "$@"; do n=$((n + 1)); if [ $n -gt 3000 ]; then echo "waited five minutes for: $*" >&2; return 1; fi; sleep 0.1; done; }
 main_pid() { systemctl show -p MainPID --value containerd; }
@@ -162,7 +164,7 @@ ctr tasks kill -s KILL kept; until_true stopped kept; end_of kept; ctr container
 world.plain(
   "B03",
   "systemctl enable: after a restart of the machine the daemon runs, and knows its containers",
-  { seconds: 40 },
+  { seconds: 60, waits: UNSEEN },
   async (guest) => {
     await guest.must(
       `${TOOLS} ctr containers create ${IMAGE} boot sleep 100000 && ctr tasks start -d boot && systemctl enable containerd 2>/dev/null`,
@@ -181,7 +183,7 @@ systemctl disable containerd 2>/dev/null; systemctl is-enabled containerd; syste
   },
 );
 
-world.plain("B01", "make uninstall leaves no file of ours", { seconds: 3 }, async (guest) => {
+world.plain("B01", "make uninstall leaves no file of ours", { seconds: 3, waits: UNSEEN }, async (guest) => {
   await guest.must("tools/install.sh uninstall && systemctl daemon-reload");
   expect(
     await guest.must(
@@ -193,7 +195,7 @@ world.plain("B01", "make uninstall leaves no file of ours", { seconds: 3 }, asyn
 world.row(
   "J13 F14",
   "the systemd cgroup driver: a scope of the asked slice and name, with the limits as its properties, gone with the container",
-  { covers: ["flag:ctr run --runc-systemd-cgroup"], seconds: 15 },
+  { covers: ["flag:ctr run --runc-systemd-cgroup"], seconds: 15, waits: UNSEEN },
   async (t) => {
     const run = `ctr run -d --runc-systemd-cgroup --cgroup "system.slice:stv:$id" --memory-limit ${MEMORY} $image $id sleep 1000`;
     await t.must(run);

@@ -29,6 +29,8 @@ export type GuestRowOptions = {
   readonly source?: string;
   /** Lines for the daemon's configuration, which is then of this case alone. `@dir@` is its folder. */
   readonly config?: Readonly<Partial<Record<Maker, string>>>;
+  /** Why it is not run yet: it is counted as skipped, unless STEVEDORE_WAITING=1 asks for it. */
+  readonly waits?: string;
   /** What one cast takes on a machine that does nothing else; cases that do not fit into MINUTES are skipped. Default 8. */
   readonly seconds?: number;
 };
@@ -142,7 +144,7 @@ export class GuestWorld {
   row(id: string, title: string, options: GuestRowOptions, body: (stage: GuestStage) => Promise<void>): void {
     for (const cast of options.casts ?? (["peer", "ours"] as const)) {
       if (options.source !== undefined && cast === "peer") continue;
-      this.#test(`${id}: ${title} [${cast}]`, options.seconds, async () => this.#play(cast, options, body));
+      this.#test(`${id}: ${title} [${cast}]`, options, async () => this.#play(cast, options, body));
     }
   }
 
@@ -150,10 +152,10 @@ export class GuestWorld {
   plain(
     id: string,
     title: string,
-    options: Pick<GuestRowOptions, "covers" | "seconds">,
+    options: Pick<GuestRowOptions, "covers" | "seconds" | "waits">,
     body: (guest: Guest) => Promise<void>,
   ): void {
-    this.#test(`${id}: ${title}`, options.seconds, async () => body(await this.guest()));
+    this.#test(`${id}: ${title}`, options, async () => body(await this.guest()));
   }
 
   /** The last case of a file: ends the daemons; nothing of theirs may be there afterwards. */
@@ -170,8 +172,12 @@ export class GuestWorld {
     );
   }
 
-  #test(title: string, seconds = 8, body: () => Promise<void>): void {
-    test(
+  #test(
+    title: string,
+    { seconds = 8, waits }: Pick<GuestRowOptions, "seconds" | "waits">,
+    body: () => Promise<void>,
+  ): void {
+    test.skipIf(waits !== undefined && process.env["STEVEDORE_WAITING"] !== "1")(
       title,
       async () => {
         const estimate = seconds + (this.#estimated === 0 ? BOOT_SECONDS : 0);
