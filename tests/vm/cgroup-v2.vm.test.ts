@@ -168,7 +168,8 @@ import json, os, sys
 spec = json.load(sys.stdin)
 assert spec["ociVersion"].startswith("1.0"), spec["ociVersion"]
 spec["root"] = {"path": os.environ["ROOT"]}
-spec["process"]["args"] = ["sh", "-c", "trap \\"exit 7\\" TERM; while :; do sleep 0.1; done"]
+spec["process"]["env"] = ["PATH=/bin"]
+spec["process"]["args"] = ["/bin/sh", "-c", "trap \\"exit 7\\" TERM; while :; do sleep 0.1; done"]
 spec["linux"]["cgroupsPath"] = "/" + os.environ["NAMESPACE"] + "/" + os.environ["ID"]
 spec["linux"]["resources"]["memory"] = {"limit": ${MEMORY}}
 json.dump(spec, sys.stdout)
