@@ -199,7 +199,8 @@ row(
     const id = t.id("c");
     await t.must("run", "-d", await t.image(), id, "sleep", "1000");
     const spec = t.path("terminal.json");
-    const command = "test -t 1 && echo a terminal || echo none";
+    // It lives on for a moment: a client gives a terminal its size once the process runs.
+    const command = "test -t 1 && echo a terminal || echo none; sleep 1";
     const user = { uid: 0, gid: 0 };
     await writeFile(spec, JSON.stringify({ args: ["sh", "-c", command], cwd: "/", env: ["PATH=/bin"], user }));
     const run = async (name: string, ...flags: string[]): Promise<string> => {

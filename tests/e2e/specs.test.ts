@@ -1,7 +1,7 @@
 // The containers that both clients make of the same command line, on one daemon: everything that `containers info` shows.
 // What containerd 2.3.4 does and 1.6 does not is taken out on both sides, and said here.
 import { expect } from "bun:test";
-import { chmod, mkdir, symlink, writeFile } from "node:fs/promises";
+import { chmod, mkdir, rm, symlink, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { type Guard, recordOf } from "../../tools/json.ts";
 import { type Maker, program } from "../harness/daemon.ts";
@@ -127,7 +127,9 @@ row(
     const [hook] = Array.isArray(hooks) ? Array.from<unknown>(hooks) : [];
     expect(at(hook, "args")).toContain("--device=0,2");
     expect(at(hook, "path")).toBe(`${bin}/containerd`);
-    const none = await t.ctr("containers", "create", "--gpus", "0", await t.image(), t.id("none"), "true");
+    await rm(cli);
+    const args = ["containers", "create", "--gpus", "0", await t.image(), t.id("none"), "true"];
+    const none = await t.ctrWith({ env: { ...env, PATH: bin } }, ...args);
     expect(none.code).toBe(1);
     expect(none.stderr).toContain('"nvidia-container-cli": executable file not found in $PATH');
   },

@@ -20,7 +20,18 @@ export async function pinnedNode(): Promise<string> {
   if (existsSync(binary)) return binary;
   await mkdir(folder, { recursive: true });
   const install = ["npm", "install", "--prefix", folder, "--no-save", "--no-audit", "--no-fund", "--ignore-scripts"];
-  const fetched = await exec([...install, `${name}@${NODE_VERSION}`], { cwd: folder, timeoutMs: FETCH_LIMIT_MS });
+  const options = { cwd: folder, env: npmEnvironment(), timeoutMs: FETCH_LIMIT_MS };
+  const fetched = await exec([...install, `${name}@${NODE_VERSION}`], options);
   if (fetched.code !== 0) throw new Error(`fetching Node ${NODE_VERSION} failed\n${fetched.stdout}${fetched.stderr}`);
   return binary;
+}
+
+/** What tells npm how the registry is reached from here: proxies, certificates, settings of its own. */
+function npmEnvironment(): Record<string, string> {
+  const wanted = /^(npm_config_.*|(https?|no)_proxy|NODE_EXTRA_CA_CERTS|SSL_CERT_(FILE|DIR))$/i;
+  return Object.fromEntries(
+    Object.entries(process.env).flatMap(([name, value]) =>
+      value !== undefined && wanted.test(name) ? [[name, value]] : [],
+    ),
+  );
 }
