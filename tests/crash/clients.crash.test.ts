@@ -92,8 +92,9 @@ for (const { what, shim, apart } of SHIMS) {
       process.stdout.write(`${lives} clients in ${rounds} rounds\n`);
       await daemon.clear(namespace);
       const idle = async (): Promise<string[]> => (await shims(daemon)).map(({ pid, command }) => `${pid} ${command}`);
-      // Shims in common may wait for the next container; those of one container may not.
-      const left = apart ? await settle(idle) : (await idle()).slice(1);
+      // Shims in common may wait for the next container, and so does the spare; those of one container may not.
+      const own = async (): Promise<string[]> => (await idle()).filter((line) => !line.includes(" -id spare-"));
+      const left = apart ? await settle(own) : (await idle()).slice(2);
       const ids = left.map((line) => / -id (\S+)/.exec(line)?.[1] ?? line);
       const told = (await daemon.log).split("\n").filter((line) => ids.some((id) => RegExp(`\\b${id}\\b`).test(line)));
       if (left.length > 0) process.stderr.write(`${told.join("\n")}\n`);
