@@ -36,7 +36,8 @@ export async function calibratedCases(): Promise<Calibration> {
   if (kept === undefined || kept.peer !== (await peerVersion())) return { complete: false, cases: new Set() };
   const cases = new Set<string>();
   let complete = true;
-  for (const file of (await sources("tests")).filter((name) => name.endsWith(".test.ts"))) {
+  // Timed lanes (`x.scale.test.ts`) ask the peer each time.
+  for (const file of (await sources("tests")).filter((name) => /\/[^/.]+\.test\.ts$/.test(name))) {
     const known = kept.files[file];
     if (known !== undefined && known.hash === (await hashOf(file)))
       for (const name of known.cases) cases.add(`${file} > ${name}`);
@@ -45,14 +46,13 @@ export async function calibratedCases(): Promise<Calibration> {
   return { complete, cases };
 }
 
-/** Keeps the results of a calibration run: files whose peer cases all passed. */
-export async function keepCalibration(cases: readonly Case[]): Promise<void> {
+/** Keeps the results of a calibration run of `files`: those whose peer cases all passed, also if there are none. */
+export async function keepCalibration(ran: readonly string[], cases: readonly Case[]): Promise<void> {
   const kept = await readJson(PATH, isKept).catch(() => undefined);
   const peer = await peerVersion();
   const files = new Map(Object.entries(kept?.peer === peer ? kept.files : {}));
-  for (const file of new Set(cases.map((one) => one.file))) {
+  for (const file of ran) {
     const own = cases.filter((one) => one.file === file && one.name.endsWith("[peer]"));
-    if (own.length === 0) continue;
     if (own.every((one) => one.state === "passed"))
       files.set(file, { hash: await hashOf(file), cases: own.map((one) => one.name).sort() });
     else files.delete(file);

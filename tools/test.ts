@@ -224,7 +224,7 @@ async function runAll(wanted: string): Promise<Case[]> {
     if (lane !== undefined)
       cases.push(...(await runLane(name, lane, { ...short, env: name === "e2e" ? product : {} })));
   }
-  if (wanted === "calibrate") await keepCalibration(cases);
+  if (wanted === "calibrate" && lanes[wanted] !== undefined) await keepCalibration(await filesOf(lanes[wanted]), cases);
   const judged = judge(
     cases,
     wanted === "calibrate" ? [] : await readExpected(join(root, "tests/expected-failures")),
