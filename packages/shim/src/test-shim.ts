@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { decodeText, encodeText } from "@stevedore/base/bytes";
 import { classified } from "@stevedore/base/errors";
+import { peerProgram } from "@stevedore/base/test-peer";
 import { makeFifo, openFifoBoth } from "@stevedore/os/fifo";
 import { MNT, unmountRecursive } from "@stevedore/os/mount";
 import { isAlive, processIdentity, sendSignal } from "@stevedore/os/process";
@@ -37,13 +38,13 @@ export interface ShimUnderTest {
   readonly version: 2 | 3;
 }
 
+const theirShim = peerProgram("containerd-shim-runc-v2");
+
 /** The programs under test: the peer judges the test. */
 export const SHIMS: readonly ShimUnderTest[] = [
   { name: "our shim, Task v2", command: OUR_SHIM, version: 2 },
   { name: "our shim, Task v3", command: OUR_SHIM, version: 3 },
-  ...(Bun.which("/usr/bin/containerd-shim-runc-v2") === null
-    ? []
-    : [{ name: "Debian's shim", command: ["/usr/bin/containerd-shim-runc-v2"], version: 2 as const }]),
+  ...(theirShim === undefined ? [] : [{ name: "Debian's shim", command: [theirShim], version: 2 as const }]),
 ];
 
 export interface SeenEvent {

@@ -2,6 +2,7 @@ import { expect, test } from "bun:test";
 import { cp, mkdir, mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { peerProgram } from "@stevedore/base/test-peer";
 import { Client, connectUnix, listenUnix, Server } from "@stevedore/ttrpc";
 import { TaskExitSchema } from "../gen/light/containerd/events/task_pb.ts";
 import { Events, type ForwardRequest } from "../gen/light/containerd/services/events/ttrpc/v1/events_pb.ts";
@@ -16,9 +17,9 @@ import { registerRouter, ttrpcTransport } from "./ttrpc.ts";
  * our server. The shim keeps its sockets and runc its state below /run, so it gets a /run of its own.
  */
 
-const SHIM = Bun.which("containerd-shim-runc-v2");
+const SHIM = peerProgram("containerd-shim-runc-v2");
 const BUSYBOX = Bun.which("busybox");
-const able = SHIM !== null && BUSYBOX !== null && Bun.which("runc") !== null && process.getuid?.() === 0;
+const able = SHIM !== undefined && BUSYBOX !== null && Bun.which("runc") !== null && process.getuid?.() === 0;
 
 async function makeBundle(folder: string): Promise<string> {
   const bundle = join(folder, "bundle");

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync, zstdCompressSync } from "node:zlib";
 import { backgroundContext, errorClassOf, messageOf } from "@stevedore/base";
+import { peerProgram } from "@stevedore/base/test-peer";
 import { differSuite, tarOf } from "@stevedore/core/diff-suite";
 import type { Mount } from "@stevedore/core/mount";
 import { MediaType } from "@stevedore/oci/media-types";
@@ -312,10 +313,11 @@ describe("walking differ", () => {
   });
 });
 
-// The peer is Debian's containerd 1.6 where it is installed: D07, N04.
-const peer = Bun.which("containerd") !== null && Bun.which("ctr") !== null;
+// The peer is Debian's containerd 1.6: D07, N04.
+const theirDaemon = peerProgram("containerd") ?? "";
+const theirCtr = peerProgram("ctr") ?? "";
 
-describe.skipIf(!peer)("beside the peer", () => {
+describe.skipIf(theirDaemon === "" || theirCtr === "")("beside the peer", () => {
   test("compare writes the peer's bytes, and its unpack gives our tree", async () => {
     const { differ, content } = open();
     const root = folder();
@@ -324,9 +326,9 @@ describe.skipIf(!peer)("beside the peer", () => {
       `${root}/config.toml`,
       `version = 2\nroot = "${root}/root"\nstate = "${root}/state"\ndisabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]\n[grpc]\naddress = "${socket}"\n[ttrpc]\naddress = "${socket}.ttrpc"\n`,
     );
-    const daemon = Bun.spawn(["containerd", "-c", `${root}/config.toml`], { stdout: "ignore", stderr: "ignore" });
+    const daemon = Bun.spawn([theirDaemon, "-c", `${root}/config.toml`], { stdout: "ignore", stderr: "ignore" });
     const ctr = async (...args: readonly string[]): Promise<Buffer> => {
-      const child = Bun.spawn(["ctr", "-a", socket, ...args], { stdout: "pipe", stderr: "pipe" });
+      const child = Bun.spawn([theirCtr, "-a", socket, ...args], { stdout: "pipe", stderr: "pipe" });
       const bytes = Buffer.from(await new Response(child.stdout).arrayBuffer());
       if ((await child.exited) !== 0) throw new Error(await new Response(child.stderr).text());
       return bytes;

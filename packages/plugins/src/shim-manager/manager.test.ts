@@ -3,6 +3,7 @@ import { chmod, copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeF
 import { join } from "node:path";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { backgroundContext, classified, createLogger, encodeText } from "@stevedore/base";
+import { peerProgram } from "@stevedore/base/test-peer";
 import { optionalDateFromProto } from "@stevedore/convert/timestamps";
 import type { AnyValue, Container, Envelope, EventExchange } from "@stevedore/core";
 import { isAlive, processIdentity } from "@stevedore/os/process";
@@ -79,13 +80,10 @@ afterAll(async () => {
   if (dir !== "") await rm(dir, { recursive: true, force: true });
 });
 
+const theirShim = peerProgram("containerd-shim-runc-v2");
 const RUNTIMES: readonly { readonly name: string; readonly path: string; readonly there: boolean }[] = [
   { name: "our shim", path: "containerd-shim-ours-v2", there: true },
-  {
-    name: "Debian's shim",
-    path: "/usr/bin/containerd-shim-runc-v2",
-    there: await Bun.file("/usr/bin/containerd-shim-runc-v2").exists(),
-  },
+  { name: "Debian's shim", path: theirShim ?? "", there: theirShim !== undefined },
 ];
 
 function specOf(args: readonly string[]): AnyValue {
