@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readExpected } from "../tests/harness/expected.ts";
 import { leaked, snapshot } from "../tests/harness/leaks.ts";
-import { type Calibration, calibratedCases, keepCalibration } from "./calibration.ts";
+import { type Calibration, calibratedCases, keepCalibration, ROWS } from "./calibration.ts";
 import { countLine } from "./counts.ts";
 import { resetInternalSignals } from "./internal-signals.ts";
 import { type Case, judge, readJunit } from "./junit.ts";
@@ -63,7 +63,7 @@ const lanes: Readonly<Record<string, Lane>> = {
     folders: ["tests"],
     pattern: END_TO_END,
     apart: "file",
-    holds: "harness/row.ts",
+    holds: ROWS,
     env: { STEVEDORE_SIDE: "peer" },
   },
   ...Object.fromEntries(

@@ -1,7 +1,7 @@
 // Docker's live-restore: containers live through the end of the containerd they run on, and of dockerd.
 import { expect } from "bun:test";
 import { dockerRow, listed, untilInspected } from "../harness/docker-row.ts";
-import { DOCKER_IMAGE } from "../harness/dockerd.ts";
+import { DOCKER_IMAGE, type Dockerd } from "../harness/dockerd.ts";
 import { eventually } from "../harness/process.ts";
 
 const LIVES = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done";
@@ -13,19 +13,16 @@ function expectCounting(log: string): number {
   return lines.length;
 }
 
+/** Runs `one`, which counts, and `short`, which ends with 5 once its /tmp/go is there. */
+async function runBoth(docker: Dockerd): Promise<void> {
+  const command = "until test -e /tmp/go; do sleep 0.05; done; exit 5";
+  await docker.must("run", "-d", "--name", "one", DOCKER_IMAGE, "sh", "-c", LIVES);
+  await docker.must("run", "-d", "--name", "short", DOCKER_IMAGE, "sh", "-c", command);
+}
+
 for (const signal of ["SIGTERM", "SIGKILL"] as const) {
   dockerRow("P12", `containers live through containerd's end by ${signal}`, {}, async (t, docker) => {
-    await docker.must("run", "-d", "--name", "one", DOCKER_IMAGE, "sh", "-c", LIVES);
-    await docker.must(
-      "run",
-      "-d",
-      "--name",
-      "short",
-      DOCKER_IMAGE,
-      "sh",
-      "-c",
-      "until test -e /tmp/go; do sleep 0.05; done; exit 5",
-    );
+    await runBoth(docker);
     const pid = await docker.inspect("one", "{{.State.Pid}}");
     const shortPid = await docker.inspect("short", "{{.State.Pid}}");
     await t.daemon.stop(signal);
@@ -52,17 +49,7 @@ for (const signal of ["SIGTERM", "SIGKILL"] as const) {
   });
 
   dockerRow("P12", `containers live through dockerd's end by ${signal}`, {}, async (t, docker) => {
-    await docker.must("run", "-d", "--name", "one", DOCKER_IMAGE, "sh", "-c", LIVES);
-    await docker.must(
-      "run",
-      "-d",
-      "--name",
-      "short",
-      DOCKER_IMAGE,
-      "sh",
-      "-c",
-      "until test -e /tmp/go; do sleep 0.05; done; exit 5",
-    );
+    await runBoth(docker);
     await docker.must("exec", "-d", "short", "sh", "-c", "sleep 2; touch /tmp/go");
     const pid = await docker.inspect("one", "{{.State.Pid}}");
     await docker.stop(signal);

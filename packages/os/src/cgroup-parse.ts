@@ -189,7 +189,7 @@ export interface MetricsV1 {
 }
 
 /** Message field → key of memory.stat. */
-const MEMORY_V1 = {
+export const MEMORY_V1 = {
   cache: "cache",
   rss: "rss",
   rssHuge: "rss_huge",
@@ -369,7 +369,8 @@ const CPU_V2 = {
 
 export type CpuStatV2Name = keyof typeof CPU_V2;
 
-const MEMORY_V2 = {
+/** Message field → key of memory.stat. */
+export const MEMORY_V2 = {
   anon: "anon",
   file: "file",
   kernelStack: "kernel_stack",

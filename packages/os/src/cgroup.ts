@@ -14,6 +14,7 @@ import { fromNodeError, isErrno } from "./errno.ts";
 import { FS_MAGIC, fileSystemInfo } from "./files.ts";
 import { readMountInfo } from "./mountinfo.ts";
 
+export { MEMORY_V1, MEMORY_V2 } from "./cgroup-parse.ts";
 export type { MetricsV1, MetricsV2 };
 
 /**

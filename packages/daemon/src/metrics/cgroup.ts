@@ -2,7 +2,7 @@
  * The figures of a container's cgroup under the names of containerd 2.3.4, for both versions of cgroups. What a table has
  * is what the peer shows: fields of the messages that it leaves out are left out.
  */
-import type { MetricsV1, MetricsV2 } from "@stevedore/os/cgroup";
+import { MEMORY_V1, MEMORY_V2, type MetricsV1, type MetricsV2 } from "@stevedore/os/cgroup";
 import type { LabelSet, MetricMeta, MetricPage } from "./family.ts";
 
 /** A message of the shim, or what was read here: the same fields, some of which a shim may leave out. */
@@ -53,41 +53,8 @@ function memoryRows(names: Readonly<Record<string, string>>, help: (name: string
 /** Fields of the v1 memory message whose help says "amount used". */
 const USED_V1 = ["cache", "rss", "rss_huge", "mapped_file"];
 
-const MEMORY_V1: readonly Row[] = memoryRows(
-  {
-    cache: "cache",
-    rss: "rss",
-    rssHuge: "rss_huge",
-    mappedFile: "mapped_file",
-    dirty: "dirty",
-    writeback: "writeback",
-    pgPgIn: "pgpgin",
-    pgPgOut: "pgpgout",
-    pgFault: "pgfault",
-    pgMajFault: "pgmajfault",
-    inactiveAnon: "inactive_anon",
-    activeAnon: "active_anon",
-    inactiveFile: "inactive_file",
-    activeFile: "active_file",
-    unevictable: "unevictable",
-    hierarchicalMemoryLimit: "hierarchical_memory_limit",
-    hierarchicalSwapLimit: "hierarchical_memsw_limit",
-    totalCache: "total_cache",
-    totalRss: "total_rss",
-    totalRssHuge: "total_rss_huge",
-    totalMappedFile: "total_mapped_file",
-    totalDirty: "total_dirty",
-    totalWriteback: "total_writeback",
-    totalPgPgIn: "total_pgpgin",
-    totalPgPgOut: "total_pgpgout",
-    totalPgFault: "total_pgfault",
-    totalPgMajFault: "total_pgmajfault",
-    totalInactiveAnon: "total_inactive_anon",
-    totalActiveAnon: "total_active_anon",
-    totalInactiveFile: "total_inactive_file",
-    totalActiveFile: "total_active_file",
-    totalUnevictable: "total_unevictable",
-  },
+const MEMORY_ROWS_V1: readonly Row[] = memoryRows(
+  MEMORY_V1,
   (name) => `The ${name} amount${USED_V1.includes(name.replace(/^total_/, "")) ? " used" : ""}`,
 );
 
@@ -140,7 +107,7 @@ export function addCgroupV1(page: MetricPage, { full, short }: ContainerLabels, 
   }
   if (cpu?.throttling !== undefined) putRows(page, full, THROTTLING_V1, cpu.throttling);
   if (memory !== undefined) {
-    putRows(page, full, MEMORY_V1, memory);
+    putRows(page, full, MEMORY_ROWS_V1, memory);
     for (const [field, name, called] of ENTRIES_V1) {
       const entry = memory[field];
       if (entry === undefined) continue;
@@ -211,47 +178,12 @@ const CPU_V2: readonly Row[] = [
   ],
 ];
 
-const MEMORY_V2: readonly Row[] = [
+const MEMORY_ROWS_V2: readonly Row[] = [
   ["usage", "memory_usage_bytes", "Current memory usage (cgroup v2)"],
   ["usageLimit", "memory_usage_limit_bytes", "Current memory usage limit (cgroup v2)"],
   ["swapUsage", "memory_swap_usage_bytes", "Current swap usage (cgroup v2)"],
   ["swapLimit", "memory_swap_limit_bytes", "Current swap usage limit (cgroup v2)"],
-  ...memoryRows(
-    {
-      fileMapped: "file_mapped",
-      fileDirty: "file_dirty",
-      fileWriteback: "file_writeback",
-      pgactivate: "pgactivate",
-      pgdeactivate: "pgdeactivate",
-      pgfault: "pgfault",
-      pgmajfault: "pgmajfault",
-      pglazyfree: "pglazyfree",
-      pgrefill: "pgrefill",
-      pglazyfreed: "pglazyfreed",
-      pgscan: "pgscan",
-      pgsteal: "pgsteal",
-      inactiveAnon: "inactive_anon",
-      activeAnon: "active_anon",
-      inactiveFile: "inactive_file",
-      activeFile: "active_file",
-      unevictable: "unevictable",
-      anon: "anon",
-      file: "file",
-      kernelStack: "kernel_stack",
-      slab: "slab",
-      sock: "sock",
-      shmem: "shmem",
-      anonThp: "anon_thp",
-      slabReclaimable: "slab_reclaimable",
-      slabUnreclaimable: "slab_unreclaimable",
-      workingsetRefault: "workingset_refault",
-      workingsetActivate: "workingset_activate",
-      workingsetNodereclaim: "workingset_nodereclaim",
-      thpFaultAlloc: "thp_fault_alloc",
-      thpCollapseAlloc: "thp_collapse_alloc",
-    },
-    (name) => `The ${name} amount`,
-  ),
+  ...memoryRows(MEMORY_V2, (name) => `The ${name} amount`),
 ];
 
 /** Adds a container's figures of cgroup v2. */
@@ -259,7 +191,7 @@ export function addCgroupV2(page: MetricPage, { full }: ContainerLabels, figures
   const { pids, cpu, memory, io, memoryEvents } = figures;
   if (pids !== undefined) putRows(page, full, PIDS_V2, pids);
   if (cpu !== undefined) putRows(page, full, CPU_V2, cpu);
-  if (memory !== undefined) putRows(page, full, MEMORY_V2, memory);
+  if (memory !== undefined) putRows(page, full, MEMORY_ROWS_V2, memory);
   // With v2 the peer has its count among the others, with their labels.
   if (memoryEvents?.oom !== undefined) page.add(gauge("memory_oom_total", OOM_HELP), full, memoryEvents.oom);
   for (const { major, minor, rbytes, wbytes, rios, wios } of io?.usage ?? []) {

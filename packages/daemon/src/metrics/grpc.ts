@@ -2,7 +2,9 @@
  * Counts of gRPC calls, under the names of Go's gRPC middleware for Prometheus. On the path of every call, so a call costs
  * a map look-up and additions on an object that its method has for good.
  */
+
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
+import { CODE_NAMES } from "@stevedore/base/code-names";
 import type { CallObserver, CallWatch, ObservedEnd } from "@stevedore/wire/grpc/server";
 import { Histogram, LabelSet, type MetricMeta, type MetricPage } from "./family.ts";
 
@@ -34,26 +36,6 @@ const TOTAL = {
   },
 } as const satisfies Readonly<Record<string, MetricMeta>>;
 
-/** Names of status codes, by number, as the label `grpc_code` has them. */
-const CODES = [
-  "OK",
-  "Canceled",
-  "Unknown",
-  "InvalidArgument",
-  "DeadlineExceeded",
-  "NotFound",
-  "AlreadyExists",
-  "PermissionDenied",
-  "ResourceExhausted",
-  "FailedPrecondition",
-  "Aborted",
-  "OutOfRange",
-  "Unimplemented",
-  "Internal",
-  "Unavailable",
-  "DataLoss",
-  "Unauthenticated",
-] as const;
 /** What a code that gRPC does not know counts as. */
 const UNKNOWN = 2;
 
@@ -69,7 +51,7 @@ const MS_PER_SECOND = 1000;
 
 class MethodCounts implements CallWatch {
   readonly labels: LabelSet;
-  readonly handled = new Float64Array(CODES.length);
+  readonly handled = new Float64Array(CODE_NAMES.length);
   readonly seconds: Histogram | undefined;
   started = 0;
   messagesIn = 0;
@@ -94,13 +76,13 @@ class MethodCounts implements CallWatch {
   }
 
   ended({ status, durationMs }: ObservedEnd): void {
-    const code = status.code < CODES.length ? status.code : UNKNOWN;
+    const code = status.code < CODE_NAMES.length ? status.code : UNKNOWN;
     this.handled[code] = (this.handled[code] ?? 0) + 1;
     this.seconds?.observe(durationMs / MS_PER_SECOND);
   }
 
   get codeLabels(): readonly LabelSet[] {
-    this.#codeLabels ??= CODES.map((code) => this.labels.with({ grpc_code: code }));
+    this.#codeLabels ??= CODE_NAMES.map((code) => this.labels.with({ grpc_code: code }));
     return this.#codeLabels;
   }
 }

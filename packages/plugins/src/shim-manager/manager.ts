@@ -44,7 +44,6 @@ import { KEEPER_VARIABLE } from "@stevedore/keeper/protocol";
 import { removeTree } from "@stevedore/os/blocking";
 import { openFifoBoth } from "@stevedore/os/fifo";
 import { SIGKILL } from "@stevedore/os/signals";
-import { isListening, removeStaleSocket } from "@stevedore/os/socket";
 import { TaskDeleteSchema, TaskExitSchema } from "@stevedore/wire/gen/containerd/events/task_pb";
 import { OptionsSchema } from "@stevedore/wire/gen/containerd/runc/v1/options_pb";
 import type { StateResponse as StateResponseV2 } from "@stevedore/wire/gen/containerd/task/v2/shim_pb";
@@ -64,13 +63,16 @@ import {
 } from "./bundle.ts";
 import { folders } from "./folders.ts";
 import { KeeperLink } from "./keeper-link.ts";
+import { RunningWork } from "./running-work.ts";
 import { type RuntimeSearch, resolveRuntime } from "./runtime-path.ts";
 import { apiRecord } from "./sandbox-address.ts";
 import type { SandboxHosts } from "./sandbox-shims.ts";
+import { type FoundBundle, settleBundles } from "./settle-bundles.ts";
 import { type SharedKind, type SharedShim, SharedShims } from "./shared-shims.ts";
 import { type DeadExit, ShimBinary, type ShimCallSettings } from "./shim-binary.ts";
 import { isConnectionGone, ShimConnection, type TaskCall } from "./shim-client.ts";
 import { readShimLog, type ShimLogSink } from "./shim-log.ts";
+import { answers, removeSocketLeft } from "./shim-socket.ts";
 import { SpareShim } from "./spare-shim.ts";
 import { TaskEntry, TaskTable } from "./task-entry.ts";
 import { untilAborted } from "./until-aborted.ts";
@@ -136,9 +138,6 @@ const ADOPT_PAUSE_MS = 250;
 /** For how long the socket of a process that is being killed may outlive its connections, milliseconds. */
 const DYING_MS = 200;
 
-/** Bundles looked at together when the daemon starts: enough to hide a slow shim, few enough descriptors. */
-const LOAD_PARALLEL = 16;
-
 /** Longest folder in which a socket named by 64 hex digits still fits sun_path (108 bytes with slash and NUL). */
 const MAX_SOCKET_DIR = 42;
 
@@ -166,8 +165,6 @@ interface SandboxHost {
 /** The status of an exit that nobody saw. */
 const UNKNOWN_STATUS = 255;
 
-const UNIX = "unix://";
-
 /**
  * Tasks by shims: one shim process per task, started by its runtime's binary and spoken to by ttrpc.
  *
@@ -189,7 +186,7 @@ export class ShimTaskManager implements LocalTaskManager {
   #scanned: Promise<void> = Promise.resolve();
   #following: Promise<void> = Promise.resolve();
   /** Creates and deletes that run; their callers may be gone. */
-  readonly #working = new Set<Promise<unknown>>();
+  readonly #working = new RunningWork();
   readonly #runtimePaths = new Map<string, string>();
 
   constructor(options: ShimManagerOptions) {
@@ -246,7 +243,7 @@ export class ShimTaskManager implements LocalTaskManager {
 
   /** Leaves all shims running and closes the connections to them. */
   async close(): Promise<void> {
-    await this.#workDone();
+    await this.#working.done(this.#timeouts.cleanup);
     this.#stop.abort();
     for (const entry of this.#table.list()) {
       entry.deleted = true;
@@ -274,7 +271,7 @@ export class ShimTaskManager implements LocalTaskManager {
       return this.#create(context, { task, container, namespace });
     };
     const work = make().finally(() => this.#creating.delete(key));
-    return untilAborted(this.#tracked(work), context.signal);
+    return untilAborted(this.#working.track(work), context.signal);
   }
 
   async start(context: RequestContext, { containerId, execId }: ProcessRef): Promise<{ readonly pid: number }> {
@@ -313,7 +310,7 @@ export class ShimTaskManager implements LocalTaskManager {
     const lock = await this.#locks.acquire(`${namespace}/${containerId}`, context.signal);
     // It goes on when the caller has given up: half of a delete is a task that nobody sees and nobody ends.
     return untilAborted(
-      this.#tracked(this.#deleteHolding(lock, { namespace, containerId, ...spanOf(context) })),
+      this.#working.track(this.#deleteHolding(lock, { namespace, containerId, ...spanOf(context) })),
       context.signal,
     );
   }
@@ -335,18 +332,6 @@ export class ShimTaskManager implements LocalTaskManager {
     } catch (error) {
       throw withContext("failed to delete task", error);
     }
-  }
-
-  #tracked<T>(work: Promise<T>): Promise<T> {
-    this.#working.add(work);
-    void Promise.allSettled([work]).then(() => this.#working.delete(work));
-    return work;
-  }
-
-  /** Waits for creates and deletes that run, at most for the clean-up time-out. */
-  async #workDone(): Promise<void> {
-    const settled = Promise.allSettled(this.#working);
-    await untilAborted(settled, AbortSignal.timeout(this.#timeouts.cleanup)).catch(() => undefined);
   }
 
   async get(context: RequestContext, { containerId, execId }: ProcessRef): Promise<ProcessState> {
@@ -886,7 +871,7 @@ export class ShimTaskManager implements LocalTaskManager {
     if (connection.isClosed) {
       // It died in the middle: what the runtime has made by then, or still makes, is taken down without it.
       await entry.binary.delete(AbortSignal.timeout(ADOPT_MS)).catch(quietly);
-      this.#removeSocket(entry);
+      removeSocketLeft(entry.address, this.#log);
       await this.#keeper.drop(entry.bundle.namespace, entry.id);
       entry.over.abort();
       return;
@@ -1071,7 +1056,7 @@ export class ShimTaskManager implements LocalTaskManager {
         if (signal.aborted || answers(entry.address)) throw error;
       }
     }
-    this.#removeSocket(entry);
+    removeSocketLeft(entry.address, this.#log);
     if (entry.address !== undefined) this.#shared.forget(entry.address);
     const context = backgroundContext({ namespace });
     const container = await orNotFound(this.#options.containers.get(context, id));
@@ -1142,7 +1127,7 @@ export class ShimTaskManager implements LocalTaskManager {
     await deleteBundle(entry.bundle).catch((error: unknown) =>
       this.#log.error("failed to delete bundle", { id, error: messageOf(error) }),
     );
-    this.#removeSocket(entry);
+    removeSocketLeft(entry.address, this.#log);
     await this.#keeper.drop(entry.bundle.namespace, id);
     const told = entry.exits.get(id);
     const exit: ExitRecord =
@@ -1168,17 +1153,6 @@ export class ShimTaskManager implements LocalTaskManager {
       typeUrl: event.$typeName,
       value: toBinary(TaskDeleteSchema, event),
     });
-  }
-
-  /** Removes the socket that a shim which was killed has left. */
-  #removeSocket(entry: TaskEntry): void {
-    const path = entry.address?.startsWith(UNIX) === true ? entry.address.slice(UNIX.length) : "";
-    if (path === "") return;
-    try {
-      if (!isListening(path)) removeStaleSocket(path);
-    } catch (error) {
-      this.#log.debug("remove socket of shim", { id: entry.id, error: messageOf(error) });
-    }
   }
 
   async #publish(context: RequestContext, topic: string, event: AnyValue): Promise<void> {
@@ -1367,8 +1341,7 @@ export class ShimTaskManager implements LocalTaskManager {
   /** Enters every bundle on disk as loading, then settles them, several at a time. */
   async #scan(): Promise<void> {
     const { state } = this.#options;
-    const found: TaskEntry[] = [];
-    const release: (() => void)[] = [];
+    const found: FoundBundle<TaskEntry>[] = [];
     await this.#removeHidden();
     for (const namespace of await folders(state)) {
       for (const id of await folders(join(state, namespace))) {
@@ -1378,30 +1351,19 @@ export class ShimTaskManager implements LocalTaskManager {
         const sandboxed = (await readText(join(bundle.path, BUNDLE_FILE.sandbox))) !== undefined;
         const binary = new ShimBinary(await this.#binaryOf(bundle), bundle, this.#options);
         const entry = new TaskEntry(bundle, { binary, shim: { kind: "loading", settled: promise }, io, sandboxed });
-        found.push(entry);
-        release.push(resolve);
+        found.push({ entry, release: resolve });
         this.#table.add(entry);
       }
     }
-    void this.#settleAll(found, release);
+    void this.#settleAll(found);
   }
 
-  async #settleAll(entries: readonly TaskEntry[], release: readonly (() => void)[]): Promise<void> {
-    let next = 0;
-    const worker = async (): Promise<void> => {
-      for (let at = next++; at < entries.length; at = next++) {
-        const entry = entries[at];
-        if (entry === undefined) return;
-        try {
-          await this.#loadOne(entry);
-        } catch (error) {
-          this.#log.error(`unable to load shim ${JSON.stringify(entry.id)}`, { error: messageOf(error) });
-        } finally {
-          release[at]?.();
-        }
-      }
-    };
-    await Promise.all(Array.from({ length: LOAD_PARALLEL }, worker));
+  async #settleAll(found: readonly FoundBundle<TaskEntry>[]): Promise<void> {
+    await settleBundles(
+      found,
+      async (entry) => this.#loadOne(entry),
+      ({ id }, error) => this.#log.error(`unable to load shim ${JSON.stringify(id)}`, { error: messageOf(error) }),
+    );
     await this.#removeStaleWork().catch((error: unknown) =>
       this.#log.error("cleanup working directory", { error: messageOf(error) }),
     );
@@ -1527,11 +1489,6 @@ async function untilEnded(creating: Promise<unknown>, { stdin, stdout, stderr }:
   }
   const ended = Promise.allSettled([creating]).then(() => true);
   return await untilAborted(ended, AbortSignal.timeout(ABANDONED_CREATE_MS)).catch(() => false);
-}
-
-/** Whether somebody listens on a shim's socket. */
-function answers(address: string): boolean {
-  return isListening(address.startsWith(UNIX) ? address.slice(UNIX.length) : `@${address}`);
 }
 
 /** What a call to a shim is to carry on of the caller's trace. */

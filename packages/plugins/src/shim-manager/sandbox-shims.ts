@@ -31,7 +31,7 @@ import {
 } from "@stevedore/core";
 import { KeyedLock } from "@stevedore/core/keyed-lock";
 import { removeTree } from "@stevedore/os/blocking";
-import { isListening, removeStaleSocket } from "@stevedore/os/socket";
+import { isListening } from "@stevedore/os/socket";
 import { SandboxExitSchema } from "@stevedore/wire/gen/containerd/events/sandbox_pb";
 import type { CallOptions } from "@stevedore/wire/rpc/index";
 import {
@@ -48,11 +48,14 @@ import {
 } from "./bundle.ts";
 import { folders } from "./folders.ts";
 import type { ShimTimeouts } from "./manager.ts";
+import { RunningWork } from "./running-work.ts";
 import { type RuntimeSearch, resolveRuntime } from "./runtime-path.ts";
 import { SandboxEntry, sandboxKey, sandboxNotFound } from "./sandbox-entry.ts";
+import { type FoundBundle, settleBundles } from "./settle-bundles.ts";
 import { ShimBinary, type ShimCallSettings } from "./shim-binary.ts";
 import { isConnectionGone, type SandboxClient, ShimConnection } from "./shim-client.ts";
 import { readShimLog, type ShimLogSink } from "./shim-log.ts";
+import { removeSocketLeft, socketFile } from "./shim-socket.ts";
 import { untilAborted } from "./until-aborted.ts";
 
 /** What tasks need to know of sandboxes. */
@@ -95,16 +98,11 @@ const MAX_ENDS = 1_024;
 
 const NOT_READY = "SANDBOX_NOTREADY";
 
-const UNIX = "unix://";
-
 /** How long a shim may take to take a sandbox over, milliseconds: as for tasks. */
 const ADOPT_MS = 30_000;
 
 /** What our shim keeps of its sandbox in the bundle. */
 const RECORD_FILE = "sandbox.json";
-
-/** Bundles looked at together when the daemon starts. */
-const LOAD_PARALLEL = 16;
 
 /**
  * Sandboxes by shims: the shim that a sandbox's runtime starts is the sandbox, and the tasks of its containers live in it.
@@ -120,7 +118,7 @@ export class SandboxShims implements SandboxController, SandboxHosts {
   readonly #ends = new Map<string, SandboxExit>();
   readonly #locks = new KeyedLock();
   readonly #stop = new AbortController();
-  readonly #working = new Set<Promise<unknown>>();
+  readonly #working = new RunningWork();
   readonly #shimLog: ShimLogSink;
   #scanned: Promise<void> = Promise.resolve();
 
@@ -145,8 +143,7 @@ export class SandboxShims implements SandboxController, SandboxHosts {
 
   /** Leaves all sandboxes running and closes the connections to them. */
   async close(): Promise<void> {
-    const working = Promise.allSettled(this.#working);
-    await untilAborted(working, AbortSignal.timeout(this.#options.timeouts.cleanup)).catch(() => undefined);
+    await this.#working.done(this.#options.timeouts.cleanup);
     this.#stop.abort();
     for (const entry of this.#table.values()) {
       entry.quiet = true;
@@ -182,7 +179,7 @@ export class SandboxShims implements SandboxController, SandboxHosts {
     };
     // It goes on when the caller has given up, and is undone then: half of a create is a shim that nobody knows.
     const work = make().finally(() => this.#creating.delete(key));
-    await untilAborted(this.#tracked(work), context.signal);
+    await untilAborted(this.#working.track(work), context.signal);
   }
 
   async #create(context: RequestContext, request: CreateSandbox, namespace: string): Promise<void> {
@@ -271,7 +268,7 @@ export class SandboxShims implements SandboxController, SandboxHosts {
         client.startSandbox({ sandboxId: id }, options),
       );
     } catch (error) {
-      if (!entry.started && !context.signal.aborted) await this.#tracked(this.#remove(entry));
+      if (!entry.started && !context.signal.aborted) await this.#working.track(this.#remove(entry));
       throw withContext(`failed to start sandbox ${id}`, error);
     }
     entry.started = true;
@@ -423,7 +420,7 @@ export class SandboxShims implements SandboxController, SandboxHosts {
       this.#forget(entry);
       this.#ends.delete(entry.key);
     };
-    await untilAborted(this.#tracked(work()), context.signal);
+    await untilAborted(this.#working.track(work()), context.signal);
   }
 
   async metrics(context: RequestContext, id: string): Promise<SandboxMetric | undefined> {
@@ -507,7 +504,7 @@ export class SandboxShims implements SandboxController, SandboxHosts {
     try {
       if (entry.quiet || this.#stop.signal.aborted) return;
       this.#log.info("shim of sandbox disconnected", { id: entry.id });
-      await this.#tracked(this.#recover(entry, { announce: true }));
+      await this.#working.track(this.#recover(entry, { announce: true }));
     } finally {
       recovery.resolve();
     }
@@ -541,11 +538,11 @@ export class SandboxShims implements SandboxController, SandboxHosts {
     const signal = AbortSignal.any([AbortSignal.timeout(ADOPT_MS), this.#stop.signal]);
     if (!(await this.#options.tasks.adopts(binary.path))) return undefined;
     if ((await readText(join(bundle.path, RECORD_FILE))) === undefined) return undefined;
-    if (entry.address?.startsWith(UNIX) === true && isListening(entry.address.slice(UNIX.length))) {
+    if (hasListener(entry)) {
       // Only the connection was lost: two shims must never be one sandbox.
       return ShimConnection.open(await readBootstrap(bundle), namespace, signal);
     }
-    this.#removeSocket(entry);
+    removeSocketLeft(entry.address, this.#log);
     const context = backgroundContext({ namespace, signal });
     const options = await this.#options.store.get(context, id).then(
       ({ runtime }) => runtime.options,
@@ -580,7 +577,7 @@ export class SandboxShims implements SandboxController, SandboxHosts {
       this.#log.warn("failed to clean up after the shim of a sandbox", { id, error: messageOf(error) });
     }
     await this.#deleteBundle(entry.bundle);
-    this.#removeSocket(entry);
+    removeSocketLeft(entry.address, this.#log);
     exit ??= { exitStatus: UNKNOWN_STATUS, exitedAt: new Date() };
     this.#remember(entry, exit);
     entry.setGone(exit);
@@ -653,7 +650,7 @@ export class SandboxShims implements SandboxController, SandboxHosts {
     entry.setGone(this.#ends.get(entry.key) ?? { exitStatus: UNKNOWN_STATUS, exitedAt: new Date() });
     if (this.#table.get(entry.key) === entry) this.#table.delete(entry.key);
     entry.over.abort();
-    this.#removeSocket(entry);
+    removeSocketLeft(entry.address, this.#log);
   }
 
   /** Publishes the end of a sandbox, once. */
@@ -688,23 +685,6 @@ export class SandboxShims implements SandboxController, SandboxHosts {
     );
   }
 
-  /** Removes the socket that a shim which was killed has left. */
-  #removeSocket({ address, id }: SandboxEntry): void {
-    if (address?.startsWith(UNIX) !== true) return;
-    const path = address.slice(UNIX.length);
-    try {
-      if (!isListening(path)) removeStaleSocket(path);
-    } catch (error) {
-      this.#log.debug("remove socket of sandbox", { id, error: messageOf(error) });
-    }
-  }
-
-  #tracked<T>(work: Promise<T>): Promise<T> {
-    this.#working.add(work);
-    void Promise.allSettled([work]).then(() => this.#working.delete(work));
-    return work;
-  }
-
   #limit(): AbortSignal {
     return AbortSignal.timeout(this.#options.timeouts.cleanup);
   }
@@ -713,7 +693,7 @@ export class SandboxShims implements SandboxController, SandboxHosts {
   async #scan(): Promise<void> {
     const { folders: where } = this.#options;
     await this.#removeLeft();
-    const found: { readonly entry: SandboxEntry; readonly release: () => void }[] = [];
+    const found: FoundBundle<SandboxEntry>[] = [];
     for (const namespace of await folders(where.state)) {
       for (const id of await folders(join(where.state, namespace))) {
         const bundle = bundleOf(where, namespace, id);
@@ -724,23 +704,13 @@ export class SandboxShims implements SandboxController, SandboxHosts {
         found.push({ entry, release: resolve });
       }
     }
-    void this.#tracked(this.#settleAll(found));
-  }
-
-  async #settleAll(found: readonly { readonly entry: SandboxEntry; readonly release: () => void }[]): Promise<void> {
-    const left = [...found];
-    const worker = async (): Promise<void> => {
-      for (let next = left.shift(); next !== undefined; next = left.shift()) {
-        try {
-          await this.#loadOne(next.entry);
-        } catch (error) {
-          this.#log.error(`unable to load sandbox ${JSON.stringify(next.entry.id)}`, { error: messageOf(error) });
-        } finally {
-          next.release();
-        }
-      }
-    };
-    await Promise.all(Array.from({ length: LOAD_PARALLEL }, worker));
+    void this.#working.track(
+      settleBundles(
+        found,
+        async (entry) => this.#loadOne(entry),
+        ({ id }, error) => this.#log.error(`unable to load sandbox ${JSON.stringify(id)}`, { error: messageOf(error) }),
+      ),
+    );
   }
 
   async #loadOne(entry: SandboxEntry): Promise<void> {
@@ -755,7 +725,7 @@ export class SandboxShims implements SandboxController, SandboxHosts {
     } catch (error) {
       this.#log.error(`unable to load sandbox ${JSON.stringify(id)}`, { namespace, error: messageOf(error) });
       // A shim that is there and takes no connection now (it is stopped, or busy) must not lose its containers.
-      if (entry.address?.startsWith(UNIX) === true && isListening(entry.address.slice(UNIX.length))) return;
+      if (hasListener(entry)) return;
       readShimLog(bundle, { sink: this.#shimLog, signal: entry.over.signal, log: this.#log });
       entry.started = true;
       // Nobody was told of this sandbox by us, so nobody is told of its end.
@@ -809,6 +779,12 @@ export class SandboxShims implements SandboxController, SandboxHosts {
 /** Where tasks of a sandbox are made, as the peer writes it. */
 function endpoint({ protocol, address, version }: BootstrapRecord): { address: string; version: number } {
   return { address: `${protocol}+${address}`, version };
+}
+
+/** Whether somebody listens at the socket of a sandbox's shim: it is there, though it may be stopped. */
+function hasListener({ address }: SandboxEntry): boolean {
+  const path = socketFile(address);
+  return path !== undefined && isListening(path);
 }
 
 function toStderr(bytes: Uint8Array): void {

@@ -1,8 +1,8 @@
 import type { Logger } from "@stevedore/base";
 import { messageOf } from "@stevedore/base";
-import { isListening, removeStaleSocket } from "@stevedore/os/socket";
 import type { BootstrapRecord } from "./bundle.ts";
 import { ShimConnection } from "./shim-client.ts";
+import { removeSocketLeft } from "./shim-socket.ts";
 import type { SpareShim } from "./spare-shim.ts";
 import { untilAborted } from "./until-aborted.ts";
 
@@ -173,17 +173,7 @@ export class SharedShims {
     const left = (this.#slots.get(slot.key) ?? []).filter((one) => one !== slot);
     if (left.length > 0) this.#slots.set(slot.key, left);
     else this.#slots.delete(slot.key);
-    this.#removeSocket(slot);
-  }
-
-  /** One that was killed leaves its socket. */
-  #removeSocket({ record }: Slot): void {
-    const path = record.address.replace(/^unix:\/\//, "");
-    try {
-      if (path.startsWith("/") && !isListening(path)) removeStaleSocket(path);
-    } catch (error) {
-      this.#log.debug("remove socket of shim", { path, error: messageOf(error) });
-    }
+    removeSocketLeft(slot.record.address, this.#log);
   }
 
   async #end(slot: Slot): Promise<void> {

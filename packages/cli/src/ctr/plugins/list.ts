@@ -1,3 +1,4 @@
+import { CODE_NAMES } from "@stevedore/base/code-names";
 import type { PluginRecord } from "@stevedore/sdk/types";
 import { boolFlag } from "../../kit/flags.ts";
 import { LIST_TABLE, tabwrite, WIDE_TABLE } from "../../kit/tabwriter.ts";
@@ -42,27 +43,6 @@ function platformsOf(plugin: PluginRecord): string {
     .map(({ os, architecture, variant }) => [os, architecture, variant].filter((part) => part !== "").join("/"))
     .join(",");
 }
-
-/** gRPC's names of status codes, as Go prints them. */
-const CODE_NAMES = [
-  "OK",
-  "Canceled",
-  "Unknown",
-  "InvalidArgument",
-  "DeadlineExceeded",
-  "NotFound",
-  "AlreadyExists",
-  "PermissionDenied",
-  "ResourceExhausted",
-  "FailedPrecondition",
-  "Aborted",
-  "OutOfRange",
-  "Unimplemented",
-  "Internal",
-  "Unavailable",
-  "DataLoss",
-  "Unauthenticated",
-];
 
 function details(plugin: PluginRecord): string {
   const lines = [`Type:\t${plugin.type}\n`, `ID:\t${plugin.id}\n`];
