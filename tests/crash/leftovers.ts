@@ -1,8 +1,11 @@
 // What a daemon still holds once its namespaces were emptied: the long lanes look after every round.
-import { mkdir, readdir, rm, rmdir } from "node:fs/promises";
+import { mkdir, readdir, rm, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type Daemon, mountsBelow, processesNaming } from "../harness/daemon.ts";
 import { exec } from "../harness/process.ts";
+
+/** Where clients put the FIFOs of containers' streams, a folder for each container. */
+const FIFOS = "/run/containerd/fifo";
 
 /** Entries of a folder, none when it is not there. */
 async function names(path: string): Promise<string[]> {
@@ -73,7 +76,12 @@ export async function clientEnvironment(daemon: Daemon): Promise<Record<string, 
 
 /** Removes what clients themselves make and a killed one cannot remove: FIFOs, and mounts to look into an image. */
 export async function removeOfClients(daemon: Daemon): Promise<void> {
-  await rm("/run/containerd/fifo", { recursive: true, force: true });
+  // Older ones are not of this daemon's clients: what another file of the lane left is to be seen at its end.
+  const { mtimeMs: since } = await stat(daemon.configPath);
+  for (const name of await names(FIFOS)) {
+    const path = join(FIFOS, name);
+    if ((await stat(path)).mtimeMs >= since) await rm(path, { recursive: true, force: true });
+  }
   const folder = join(daemon.dir, "clients");
   for (const point of await mountsBelow(folder)) await exec(["umount", point]);
   for (const name of await names(folder)) if (name.startsWith("containerd-mount")) await rmdir(join(folder, name));

@@ -149,7 +149,7 @@ row(
     const [shim] = await shims(t);
     const image = await t.image();
     const [a, b] = [t.id("a"), t.id("b")];
-    await t.must("run", "-d", "--sandbox", pod, image, a, "sleep", "1000");
+    await t.must("run", "-d", "--null-io", "--sandbox", pod, image, a, "sleep", "1000");
     await t.must("containers", "create", "--sandbox", pod, image, b, "sh", "-c", "exit 5");
     expect(JSON.parse(await t.must("containers", "info", b))).toMatchObject({ SandboxID: pod });
     expect((await t.ctr("tasks", "start", b)).code).toBe(5);
@@ -168,7 +168,7 @@ row(
     );
     await t.ctr("tasks", "rm", a);
     expect(await stateOf(t, pod)).toBe("SANDBOX_READY");
-    await t.must("tasks", "start", "-d", a);
+    await t.must("tasks", "start", "-d", "--null-io", a);
     // No task may have the sandbox's id: its shim would have the same socket.
     await t.must("containers", "create", image, pod, "true");
     expect((await t.ctr("tasks", "start", pod)).stderr).toContain(`task ${pod}: already exists`);
@@ -280,9 +280,9 @@ row(
       expect(await controller.metrics(context, id)).toMatchObject({ id });
 
       const [one, two] = [t.id("a"), t.id("b")];
-      await t.must("run", "-d", "--sandbox", id, image, one, "sleep", "1000");
+      await t.must("run", "-d", "--null-io", "--sandbox", id, image, one, "sleep", "1000");
       const stubborn = "trap 'echo asked' TERM; echo up; while :; do sleep 0.1; done";
-      await t.must("run", "-d", "--sandbox", id, image, two, "sh", "-c", stubborn);
+      await t.must("run", "-d", "--null-io", "--sandbox", id, image, two, "sh", "-c", stubborn);
       const { data } = (await controller.metrics(context, id)) ?? {};
       expect(data?.typeUrl).toMatch(/^io\.containerd\.cgroups\.v[12]\.Metrics$/);
       expect(data?.value.byteLength).toBeGreaterThan(10);
@@ -322,7 +322,7 @@ for (const signal of ["SIGTERM", "SIGKILL"] as const) {
     async (t) => {
       const pod = await sandbox(t);
       const id = t.id("a");
-      await t.must("run", "-d", "--sandbox", pod, await t.image(), id, "sleep", "1000");
+      await t.must("run", "-d", "--null-io", "--sandbox", pod, await t.image(), id, "sleep", "1000");
       const before = await shims(t);
       const { pid = 0 } = (await tasks(t)).get(id) ?? {};
       await t.daemon.stop(signal);
@@ -357,6 +357,7 @@ row(
     await t.must(
       "run",
       "-d",
+      "--null-io",
       "--sandbox",
       pod,
       await t.image(),
@@ -365,7 +366,7 @@ row(
       "-c",
       "while [ ! -e /go ]; do sleep 0.05; done; exit 17",
     );
-    await t.must("run", "-d", "--sandbox", pod, await t.image(), b, "sleep", "1000");
+    await t.must("run", "-d", "--null-io", "--sandbox", pod, await t.image(), b, "sleep", "1000");
     const before = await tasks(t);
     const events = t.start("events");
     await Bun.sleep(400);
@@ -425,7 +426,7 @@ row(
       client.sandboxController("shim").stop(context, stopped, { timeoutSecs: 0 }),
     );
     const id = t.id("a");
-    await t.must("run", "-d", "--sandbox", pod, await t.image(), id, "sleep", "1000");
+    await t.must("run", "-d", "--null-io", "--sandbox", pod, await t.image(), id, "sleep", "1000");
     const before = await tasks(t);
     const old = await shims(t);
     await t.daemon.stop("SIGKILL");
@@ -456,7 +457,7 @@ row(
   async (t) => {
     const pod = await sandbox(t);
     const id = t.id("a");
-    await t.must("run", "-d", "--sandbox", pod, await t.image(), id, "sleep", "1000");
+    await t.must("run", "-d", "--null-io", "--sandbox", pod, await t.image(), id, "sleep", "1000");
     const { pid = 0 } = (await tasks(t)).get(id) ?? {};
     const events = t.start("events");
     await Bun.sleep(400);
@@ -486,7 +487,7 @@ row(
     await t.must("sandboxes", "rm", pod);
     // The same while there is no daemon.
     await sandbox(t, pod);
-    await t.must("tasks", "start", "-d", id);
+    await t.must("tasks", "start", "-d", "--null-io", id);
     await t.daemon.stop("SIGKILL");
     for (const shim of await shims(t)) process.kill(shim, "SIGKILL");
     await t.daemon.launch();
