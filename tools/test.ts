@@ -117,6 +117,7 @@ async function runLane(
     const timed = lane.timed === undefined ? {} : { MINUTES: String(share), SEED: seed };
     const testLimit = TEST_LIMIT_MS + (lane.timed === undefined ? 0 : Math.ceil(share * 60_000));
     cases.push(...(await runFiles(name, group, { ...lane.env, ...timed, ...more.env }, testLimit)));
+    for (const line of await snapshot()) if (!firstSeen.has(line)) firstSeen.set(line, group.join(", "));
   }
   return cases;
 }
@@ -177,6 +178,9 @@ async function gate(): Promise<Case[]> {
   return [{ file: "tools/ok.ts", name: "make ok", state: (await child.exited) === 0 ? "passed" : "failed" }];
 }
 
+/** What was on the machine after a group of files ran, with that group: what is left at the end is told with who left it. */
+const firstSeen = new Map<string, string>();
+
 async function leaksOf(before: ReadonlySet<string>): Promise<Case> {
   // What was told to end may need a moment.
   let left = leaked(before, await snapshot());
@@ -188,7 +192,10 @@ async function leaksOf(before: ReadonlySet<string>): Promise<Case> {
     .split("\n")
     .filter((line) => line !== "");
   const all = [...told, ...left];
-  for (const line of all) say(`left behind: ${line}`);
+  for (const line of all) {
+    const by = firstSeen.get(line);
+    say(`left behind${by === undefined ? "" : ` by ${by}`}: ${line}`);
+  }
   return { file: "tools/test.ts", name: "nothing is left behind", state: all.length === 0 ? "passed" : "failed" };
 }
 

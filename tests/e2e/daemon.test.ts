@@ -140,7 +140,7 @@ row(
 test("A23: a required plugin that is disabled or unknown keeps the daemon from starting", async () => {
   // @covers config:required_plugins
   const config = 'required_plugins = ["io.containerd.grpc.v1.none"]\n';
-  expect(Daemon.start({ maker: "ours", config })).rejects.toThrow("io.containerd.grpc.v1.none");
+  await expect(Daemon.start({ maker: "ours", config })).rejects.toThrow("io.containerd.grpc.v1.none");
 });
 
 row(

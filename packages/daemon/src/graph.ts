@@ -118,8 +118,15 @@ export class PluginGraph implements AsyncDisposable {
   static async start(plugins: readonly AnyPlugin[], options: GraphOptions): Promise<PluginGraph> {
     const graph = new PluginGraph();
     try {
-      for (const next of inOrder(plugins)) await graph.#startOne(next, options);
-      graph.#checkRequired(options.required);
+      const ordered = inOrder(plugins);
+      // Before anything starts: a server that already answers would tell clients of a daemon that is not to be.
+      const names = new Set(ordered.map(({ type, id }) => pluginName(type, id)));
+      graph.#checkRequired(options.required.filter((name) => options.disabled.includes(name) || !names.has(name)));
+      for (const next of ordered) {
+        await graph.#startOne(next, options);
+        const name = pluginName(next.type, next.id);
+        if (options.required.includes(name)) graph.#checkRequired([name]);
+      }
       return graph;
     } catch (error) {
       await graph[Symbol.asyncDispose]();
@@ -176,6 +183,7 @@ export class PluginGraph implements AsyncDisposable {
     this.#started.set(name, { plugin: next, state, exports, capabilities, ...shown });
   }
 
+  /** @throws failed-precondition when one of these did not start */
   #checkRequired(required: readonly string[]): void {
     const missing = required.filter((name) => this.#started.get(name)?.state.kind !== "ok");
     if (missing.length === 0) return;
