@@ -50,7 +50,7 @@ row(
     const id = t.id("c");
     const events = t.start("events");
     await Bun.sleep(400);
-    await t.must("run", "-d", await t.image(), id, "sleep", "1000");
+    await t.must("run", "-d", "--null-io", await t.image(), id, "sleep", "1000");
     const state = join("/run/containerd/runc", t.namespace);
     const mounts = async (): Promise<string[]> => (await mountsBelow(t.daemon.dir)).filter((one) => one.includes(id));
     expect(await readdir(state)).toEqual([id]);
@@ -76,7 +76,7 @@ row(
   { casts: ALL, config: PEERS_WAY, ownDaemon: true },
   async (t) => {
     const id = t.id("c");
-    await t.must("run", "-d", await t.image(), id, "sleep", "1000");
+    await t.must("run", "-d", "--null-io", await t.image(), id, "sleep", "1000");
     await t.daemon.stop("SIGKILL");
     await t.daemon.launch();
     await eventually("the task", async () => ((await statusOf(t, id)) === "RUNNING" ? true : undefined));
