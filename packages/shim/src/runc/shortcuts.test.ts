@@ -1,10 +1,14 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { chmod, mkdir, readFile, stat, writeFile } from "node:fs/promises";
+import { closeSync, constants, openSync, writeSync } from "node:fs";
+import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { decodeText } from "@stevedore/base/bytes";
 import { isJsonObject, parseJson } from "@stevedore/oci/json-lossless";
+import { makeFifo } from "@stevedore/os/fifo";
 import { runCommand } from "@stevedore/os/spawn";
 import { canRunContainers, OUR_SHIM, ShimBench } from "../test-shim.ts";
+import { releaseInit } from "./shortcuts.ts";
 
 setDefaultTimeout(60_000);
 
@@ -33,6 +37,40 @@ async function exist(paths: readonly string[]): Promise<boolean> {
   const found = await Promise.all(paths.map((path) => stat(path).catch(() => undefined)));
   return found.some((one) => one !== undefined);
 }
+
+test("an init that writes, runs its program and ends while it is looked at has been started", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "shim-release-"));
+  try {
+    const fifo = join(folder, "exec.fifo");
+    makeFifo(fifo, 0o600);
+    const freezerFile = join(folder, "freezer.state");
+    await writeFile(freezerFile, "THAWED\n");
+    let asked = 0;
+    const known = {
+      folder,
+      pid: process.pid,
+      // What is asked to see whether it lives: it has written its byte by then, and is another process than it was.
+      get startTicks(): bigint {
+        asked += 1;
+        if (asked === 1) {
+          const fd = openSync(fifo, constants.O_WRONLY | constants.O_NONBLOCK);
+          writeSync(fd, "0");
+          closeSync(fd);
+        }
+        return 0n;
+      },
+      cgroups: [],
+      freezerFile,
+      privatePids: true,
+      hooks: new Set<string>(),
+    };
+    expect(await releaseInit(known)).toBe(true);
+    expect(asked).toBe(1);
+    expect(await exist([fifo])).toBe(false);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+});
 
 describe.skipIf(!canRunContainers)("start, kill and delete without runc", () => {
   test("leave what runc leaves: nothing", async () => {

@@ -19,7 +19,7 @@ const LOOK_MS = 100;
 
 /** Lets the init of a created container go on to the user's program. */
 export async function releaseInit(known: KnownState): Promise<boolean> {
-  const { folder, pid, startTicks, freezerFile, hooks } = known;
+  const { folder, freezerFile, hooks } = known;
   if (hooks.has("poststart") || (await isFrozen(freezerFile))) return false;
   const path = join(folder, "exec.fifo");
   let fifo: ReturnType<typeof openFifoReaderNow>;
@@ -32,6 +32,8 @@ export async function releaseInit(known: KnownState): Promise<boolean> {
   const buffer = new Uint8Array(16);
   armForSignals(fifo.fd);
   for (;;) {
+    // Asked before the read: our opening has let init go, and it may write, run its program and end between two lines of ours.
+    const alive = isAlive(known);
     const count = readInto(fifo.fd, buffer);
     if (count > 0) {
       unlinkEntry(AT.FDCWD, path);
@@ -39,7 +41,7 @@ export async function releaseInit(known: KnownState): Promise<boolean> {
     }
     // No writer yet shows as the end, a writer that has not written as EAGAIN.
     if (count < 0 && count !== -ERRNO.EAGAIN) return false;
-    if (!isAlive({ pid, startTicks })) return false;
+    if (!alive) return false;
     await untilReady({ fd: fifo.fd, events: POLL.IN, signal: AbortSignal.timeout(LOOK_MS) });
   }
 }
