@@ -13,3 +13,21 @@ export function compileAsUsual(): void {
 export function compileAsUsualAfter(ms: number): void {
   setTimeout(compileAsUsual, ms).unref();
 }
+
+/** Microseconds, of what `threadCpuUsage` tells, in a millisecond. */
+const US_PER_MS = 1000;
+
+/**
+ * Once this thread has used `ms` milliseconds of processor time; looked at after as many by the clock, then ever less often. On a
+ * machine with much to do a short command takes long by the clock, and compiling would take still more from the others.
+ */
+export function compileAsUsualAfterUse(ms: number): void {
+  const look = (waitMs: number): void => {
+    setTimeout(() => {
+      const { user, system } = process.threadCpuUsage();
+      if ((user + system) / US_PER_MS >= ms) compileAsUsual();
+      else look(waitMs * 2);
+    }, waitMs).unref();
+  };
+  look(ms);
+}

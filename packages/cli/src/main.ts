@@ -3,12 +3,12 @@
  * only that program's modules.
  */
 import { messageOf } from "@stevedore/base/errors";
-import { compileAsUsual, compileAsUsualAfter } from "./jit.ts";
+import { compileAsUsual, compileAsUsualAfter, compileAsUsualAfterUse } from "./jit.ts";
 
 /** Start-up is over then: the daemon serves after a tenth of this. */
 const DAEMON_STARTS_MS = 1000;
-/** What a command that only asks the daemon something has done by then; what goes on is an import, an export or a stream. */
-const COMMAND_IS_SHORT_MS = 300;
+/** Processor time that no command needs which only asks the daemon something; what needs more is an import, an export or a stream. */
+const COMMAND_IS_SHORT_MS = 100;
 
 /** A program of the binary: takes its arguments, without a program name, and resolves to the exit code. */
 type Entry = (argv: readonly string[]) => Promise<number>;
@@ -28,12 +28,12 @@ const PROGRAMS: Readonly<Record<string, Entry>> = {
       (await import("./kit/output.ts")).descriptorOutput(1).write(ctrPage());
       return 0;
     }
-    compileAsUsualAfter(COMMAND_IS_SHORT_MS);
+    compileAsUsualAfterUse(COMMAND_IS_SHORT_MS);
     const [{ runCtr }, { processIO }] = await Promise.all([import("./ctr/main.ts"), import("./process-io.ts")]);
     return runCtr(argv, processIO({ interruptible: true }));
   },
   "containerd-stress": async (argv) => {
-    compileAsUsualAfter(COMMAND_IS_SHORT_MS);
+    compileAsUsualAfterUse(COMMAND_IS_SHORT_MS);
     const [{ runContainerdStress }, { processIO }] = await Promise.all([
       import("./containerd-stress/main.ts"),
       import("./process-io.ts"),

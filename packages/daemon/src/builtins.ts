@@ -917,23 +917,6 @@ function servers({ version, debug }: BuiltinOptions, metrics: MetricsRegistry): 
       },
     }),
     plugin({
-      key: pluginKey<GrpcServer>(PluginType.server, "grpc"),
-      requires: [everyService, Key.grpcMetrics, Key.grpcTraces],
-      start: async (context) => {
-        const { serveGrpc } = await import("./listeners.ts");
-        const router = routerOf(context);
-        const server = await serveGrpc({
-          router,
-          observers: await observers(context, router),
-          log: context.log,
-          ...socketAt(context),
-          ...limits(context.config),
-        });
-        context.cleanup.defer(async () => server.stop());
-        return server;
-      },
-    }),
-    plugin({
       key: pluginKey<GrpcServer>(PluginType.server, "grpc-tcp"),
       requires: [everyService, Key.grpcMetrics, Key.grpcTraces],
       start: async (context) => {
@@ -983,6 +966,24 @@ function servers({ version, debug }: BuiltinOptions, metrics: MetricsRegistry): 
         return context.cleanup.use(
           await serveDebug({ address, uid, gid, profiles: context.find(PROFILES) !== undefined, log: context.log }),
         );
+      },
+    }),
+    // Last: whoever reaches the daemon at its socket finds the other servers too.
+    plugin({
+      key: pluginKey<GrpcServer>(PluginType.server, "grpc"),
+      requires: [everyService, Key.grpcMetrics, Key.grpcTraces],
+      start: async (context) => {
+        const { serveGrpc } = await import("./listeners.ts");
+        const router = routerOf(context);
+        const server = await serveGrpc({
+          router,
+          observers: await observers(context, router),
+          log: context.log,
+          ...socketAt(context),
+          ...limits(context.config),
+        });
+        context.cleanup.defer(async () => server.stop());
+        return server;
       },
     }),
   ];
