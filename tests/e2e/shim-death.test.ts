@@ -210,6 +210,40 @@ row("F31", "a terminal goes on after its shim was killed: output, input and size
   await t.must("containers", "rm", id);
 });
 
+/** For longer than a shim of containerd tries to tell an event. */
+const OUTAGE_MS = 17_000;
+
+row(
+  "F20",
+  "an exit while there is no daemon is told to the next one, however long that takes",
+  OURS_ALONE,
+  async (t) => {
+    const id = t.id("c");
+    await t.must(
+      "run",
+      "-d",
+      "--null-io",
+      await t.image(),
+      id,
+      "sh",
+      "-c",
+      "while [ ! -e /go ]; do sleep 0.1; done; exit 7",
+    );
+    await t.must("tasks", "exec", "--exec-id", "go", id, "sh", "-c", "(sleep 1; touch /go) >/dev/null 2>&1 &");
+    await t.daemon.stop("SIGKILL");
+    await Bun.sleep(OUTAGE_MS);
+    await t.daemon.launch();
+    await eventually("the exit", async () => {
+      const told = await t.must("events", "--since", "1h", "--no-follow", `namespace=="${t.namespace}"`);
+      const exits = told.split("\n").filter((line) => line.includes(" /tasks/exit ") && line.includes(`"id":"${id}"`));
+      if (exits.length > 1) throw new Error(`told more than once: ${exits.join("\n")}`);
+      return exits[0]?.includes('"exit_status":7') === true ? true : undefined;
+    });
+    expect((await t.ctr("tasks", "rm", id)).stderr).toContain("exit code 7");
+    await t.must("containers", "rm", id);
+  },
+);
+
 /** Kills of the shim, each at another moment of a resize. */
 const RESIZES = 8;
 

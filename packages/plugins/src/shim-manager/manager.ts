@@ -126,6 +126,9 @@ const GROUP_ANNOTATIONS = ["io.containerd.runc.v2.group", "io.kubernetes.cri.san
 /** The runtime whose shims are shared and kept ahead: clients' default. */
 const USUAL_RUNTIME = "io.containerd.runc.v2";
 
+/** Names of runtimes that are remembered with their shims' paths. */
+const MAX_RUNTIME_NAMES = 256;
+
 /** Label or annotation of a container that is to have a shim of its own: "true". */
 const ISOLATED = "stevedore.isolated";
 
@@ -1350,6 +1353,8 @@ export class ShimTaskManager implements LocalTaskManager {
     } catch (error) {
       throw withContext("failed to resolve runtime path", error);
     }
+    // Any number of names leads to one shim.
+    if (this.#runtimePaths.size >= MAX_RUNTIME_NAMES) this.#runtimePaths.clear();
     this.#runtimePaths.set(runtime, path);
     return path;
   }
