@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sees to the Debian packages a lane needs: tools/apt.sh demo | test | peer | vm
-# Installs only what is missing, and never anything that brings a service: the real containerd, docker and criu that tests
+# Installs only what is missing, and never anything that brings a service: the real containerd, docker, criu and prometheus that tests
 # work with are unpacked under build/, so the machine's own stay as they are; so are the kernel and the system that the
 # VM lane boots, under build/vm.
 set -euo pipefail
@@ -112,6 +112,11 @@ unpack_criu() {
   build/criu/bin/criu --version >/dev/null
 }
 
+unpack_prometheus() {
+  unpack prometheus usr/bin/prometheus prometheus
+  build/prometheus/usr/bin/prometheus --version >/dev/null 2>&1
+}
+
 # Downloads packages with everything they depend on, as if nothing were installed, into a folder; the machine's own state is not touched.
 download_closure() {
   local to=$1
@@ -161,6 +166,7 @@ case "${1:-}" in
     unpack_peer
     unpack_docker
     unpack_criu
+    unpack_prometheus
     ;;
   vm)
     install_missing "${vm_needs[@]}"

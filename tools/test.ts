@@ -44,13 +44,17 @@ type Lane = {
   /** Only files whose text has this. */
   readonly holds?: string;
   /**
-   * Its files together run for as long as MINUTES says, from SEED. "each": all of them as long as the others. "left": one that does not need
+   * Its files together run for as long as MINUTES says, from SEED. "each": each its part, by its weight. "left": one that does not need
    * its part leaves it to those after it.
    */
   readonly timed?: "each" | "left";
+  /** Files that need more of an "each" lane's time than the others, by how many times as much. */
+  readonly weights?: Readonly<Record<string, number>>;
 };
 
 const TIMED = ["fuzz", "crash", "scale", "vm", "soak"] as const;
+/** Ten phases by seven victims on two kinds of kernel need more rounds than anything else. */
+const WEIGHTS: Readonly<Record<string, number>> = { "tests/crash/keeper.crash.test.ts": 4 };
 const PLAIN = RegExp(`(?<!\\.(?:${TIMED.join("|")}))\\.test\\.ts$`);
 const END_TO_END = RegExp(`^tests/(?!harness/|coverage/).*${PLAIN.source}`);
 /** In `make test` each of the random lanes has this many minutes. */
@@ -74,6 +78,7 @@ const lanes: Readonly<Record<string, Lane>> = {
         pattern: RegExp(`\\.${name}\\.test\\.ts$`),
         apart: "file",
         timed: name === "vm" ? "left" : "each",
+        weights: WEIGHTS,
       },
     ]),
   ),
@@ -110,9 +115,12 @@ async function runLane(
     lane.apart === "file" ? file : (/^packages\/[^/]+|^[^/]+/.exec(file)?.[0] ?? file),
   );
   let waiting = files.length;
+  const weightOf = (file: string): number => lane.weights?.[file] ?? 1;
+  const whole = files.reduce((sum, file) => sum + weightOf(file), 0);
   for (const group of groups.values()) {
-    const left = lane.timed === "left" ? limit - (performance.now() - begun) / 60_000 : limit;
-    const share = Math.max(0, left / (lane.timed === "left" ? waiting : files.length));
+    const left = limit - (performance.now() - begun) / 60_000;
+    const weight = group.reduce((sum, file) => sum + weightOf(file), 0);
+    const share = lane.timed === "left" ? Math.max(0, left / waiting) : (limit * weight) / whole;
     waiting -= group.length;
     const timed = lane.timed === undefined ? {} : { MINUTES: String(share), SEED: seed };
     const testLimit = TEST_LIMIT_MS + (lane.timed === undefined ? 0 : Math.ceil(share * 60_000));

@@ -1,10 +1,40 @@
 // Everybody who serves a container is killed, or stopped, at every phase of its life, in an order that the seed decides.
 import { expect, test } from "bun:test";
 import { LANE_MS, randomFrom, SEED } from "./leftovers.ts";
-import { PHASES, PhaseWorld, VICTIMS } from "./phases.ts";
+import { PHASES, type Phase, PhaseWorld, VICTIMS, type Victim } from "./phases.ts";
 
 /** What the last scenario may take. */
 const LIMIT_MS = 240_000;
+/** From here on the lane is at its length: it must have killed somebody this often at each phase, on both kernels together. */
+const LONG_MS = 15 * 60_000;
+const LEAST_KILLS = 20;
+
+interface Scenario {
+  readonly phase: Phase;
+  readonly victim: Victim;
+}
+
+/** Scenarios of both kernels. */
+const killed = new Map<Phase, number>();
+
+/** Shuffles by what the seed gives. */
+function shuffled<T>(all: readonly T[], random: () => number): T[] {
+  return all
+    .map((one) => ({ one, at: random() }))
+    .sort((a, b) => a.at - b.at)
+    .map(({ one }) => one);
+}
+
+/** All of them once, each phase's turn as often as the others' wherever the time ends. */
+function inTurns(all: readonly Scenario[], random: () => number): Scenario[] {
+  const phases = [...Map.groupBy(all, ({ phase }) => phase).values()].map((some) => shuffled(some, random));
+  return VICTIMS.flatMap((_, turn) =>
+    shuffled(phases, random).flatMap((some) => {
+      const one = some[turn];
+      return one === undefined ? [] : [one];
+    }),
+  );
+}
 
 const KERNELS = [
   { what: "exits kept by the kernel", oldKernel: false },
@@ -28,8 +58,7 @@ for (const { what, oldKernel } of KERNELS) {
       const counts = new Map<string, number>();
       try {
         do {
-          const order = all.map((one) => ({ ...one, at: random() })).sort((a, b) => a.at - b.at);
-          for (const { phase, victim } of order) {
+          for (const { phase, victim } of inTurns(all, random)) {
             try {
               await world.scenario(phase, victim);
             } catch (error) {
@@ -40,6 +69,7 @@ for (const { what, oldKernel } of KERNELS) {
             }
             done += 1;
             counts.set(phase, (counts.get(phase) ?? 0) + 1);
+            killed.set(phase, (killed.get(phase) ?? 0) + 1);
             if (performance.now() > end) break;
           }
         } while (performance.now() < end);
@@ -53,3 +83,10 @@ for (const { what, oldKernel } of KERNELS) {
     LANE_MS + LIMIT_MS,
   );
 }
+
+test("F31: at its length the lane kills somebody at least 20 times at each phase", () => {
+  const counts = PHASES.map((phase) => ({ phase, kills: killed.get(phase) ?? 0 }));
+  process.stdout.write(`kills at each phase: ${counts.map(({ phase, kills }) => `${phase} ${kills}`).join(", ")}\n`);
+  const least = LANE_MS >= LONG_MS && process.env["PHASE"] === undefined ? LEAST_KILLS : 0;
+  expect(counts.filter(({ kills }) => kills < least)).toEqual([]);
+});

@@ -7,16 +7,9 @@ import { Version } from "@stevedore/wire/gen/containerd/services/version/v1/vers
 import { createGrpcTransport } from "@stevedore/wire/grpc/client";
 import { createClient } from "@stevedore/wire/rpc/index";
 import { Daemon, program, repository } from "../harness/daemon.ts";
+import { freePort } from "../harness/ports.ts";
 import { eventually, exec } from "../harness/process.ts";
 import { row, type Stage } from "../harness/row.ts";
-
-/** A port nobody listens on now. */
-function freePort(): number {
-  const server = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => undefined } });
-  const { port } = server;
-  server.stop(true);
-  return port;
-}
 
 function onPort(port: number, more = ""): { readonly ours: string; readonly debian: string } {
   const text = `[metrics]\n  address = "127.0.0.1:${port}"\n${more}`;
@@ -63,7 +56,7 @@ const MORE = ["container_memory_oom_total gauge"];
 const FACTS_PORT = freePort();
 
 row(
-  "M02 M05 M09 M10 M12 M13 M14",
+  "M02 M05 M09 M10 M11 M12 M13 M14",
   "every family of containerd 2.3.4 whose part exists is there with its type, and no other",
   { source: "containerd 2.3.4's own answer on a machine like this", casts: ["ours"], config: onPort(FACTS_PORT) },
   async (t) => {

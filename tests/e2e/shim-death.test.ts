@@ -3,9 +3,11 @@
 import { expect, test } from "bun:test";
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { jsonAny, PROCESS_TYPE_URL } from "@stevedore/sdk/spec/any";
 import { shims } from "../crash/leftovers.ts";
 import { PHASES, PhaseWorld, type Victim } from "../crash/phases.ts";
 import { mountsBelow, program } from "../harness/daemon.ts";
+import { withClient } from "../harness/exits.ts";
 import { eventually, exec, start } from "../harness/process.ts";
 import { type CastName, row, type Stage } from "../harness/row.ts";
 
@@ -207,6 +209,91 @@ row("F31", "a terminal goes on after its shim was killed: output, input and size
   await t.ctr("tasks", "rm", id);
   await t.must("containers", "rm", id);
 });
+
+/** For longer than a shim of containerd tries to tell an event. */
+const OUTAGE_MS = 17_000;
+
+row(
+  "F20",
+  "an exit while there is no daemon is told to the next one, however long that takes",
+  OURS_ALONE,
+  async (t) => {
+    const id = t.id("c");
+    await t.must(
+      "run",
+      "-d",
+      "--null-io",
+      await t.image(),
+      id,
+      "sh",
+      "-c",
+      "while [ ! -e /go ]; do sleep 0.1; done; exit 7",
+    );
+    await t.must("tasks", "exec", "--exec-id", "go", id, "sh", "-c", "(sleep 1; touch /go) >/dev/null 2>&1 &");
+    await t.daemon.stop("SIGKILL");
+    await Bun.sleep(OUTAGE_MS);
+    await t.daemon.launch();
+    await eventually("the exit", async () => {
+      const told = await t.must("events", "--since", "1h", "--no-follow", `namespace=="${t.namespace}"`);
+      const exits = told.split("\n").filter((line) => line.includes(" /tasks/exit ") && line.includes(`"id":"${id}"`));
+      if (exits.length > 1) throw new Error(`told more than once: ${exits.join("\n")}`);
+      return exits[0]?.includes('"exit_status":7') === true ? true : undefined;
+    });
+    expect((await t.ctr("tasks", "rm", id)).stderr).toContain("exit code 7");
+    await t.must("containers", "rm", id);
+  },
+);
+
+/** Kills of the shim, each at another moment of a resize. */
+const RESIZES = 8;
+
+row(
+  "F31",
+  "a window resize that is answered has its effect, though the shim is killed in that moment",
+  OURS_ALONE,
+  async (t) => {
+    const id = t.id("c");
+    const out = t.path(t.id("out"));
+    expect((await exec(["mkfifo", out])).code).toBe(0);
+    const reader = start(["cat", out]);
+    const run = t.start("run", "-d", "--null-io", await t.image(), id, "sleep", "1000");
+    expect(await run.exited).toBe(0);
+    await withClient(t, async (client) => {
+      const context = { signal: AbortSignal.timeout(60_000), namespace: t.namespace };
+      const of = { containerId: id, execId: "tty" };
+      const script = "trap 'stty size' WINCH; echo ready; while :; do sleep 0.05; done";
+      const process = {
+        args: ["sh", "-c", script],
+        cwd: "/",
+        env: ["PATH=/bin"],
+        user: { uid: 0, gid: 0 },
+        terminal: true,
+      };
+      const spec = jsonAny(PROCESS_TYPE_URL, process);
+      await client.tasks.exec(context, { ...of, io: { stdin: "", stdout: out, stderr: "", terminal: true }, spec });
+      const { pid } = await client.tasks.start(context, of);
+      await eventually("the terminal", () => (reader.stdout().includes("ready") ? true : undefined));
+      for (let round = 1; round <= RESIZES; round += 1) {
+        const told = client.tasks.resizePty(context, of, { width: 80 + round, height: 20 + round });
+        await Bun.sleep((round - 1) / 2);
+        await killShims(t);
+        await told;
+        const size = await exec(["sh", "-c", `stty size </proc/${pid}/fd/0`]);
+        expect(size.stdout).toBe(`${20 + round} ${80 + round}\n`);
+        // The process itself is told, too, and what it says comes by the next shim.
+        await eventually("its word", () =>
+          reader.stdout().includes(`${20 + round} ${80 + round}`) ? true : undefined,
+        );
+      }
+      await client.tasks.kill(context, of, { number: 9, all: false });
+      expect((await client.tasks.wait(context, of)).exitStatus).toBe(137);
+      await client.tasks.delete(context, of);
+    });
+    await reader.stop();
+    await t.must("tasks", "rm", "--force", id);
+    await t.must("containers", "rm", id);
+  },
+);
 
 row("F31", "a log file is written on after the shim was killed, without a gap", OURS_ALONE, async (t) => {
   const id = t.id("c");

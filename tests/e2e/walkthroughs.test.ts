@@ -1,8 +1,7 @@
 // The field's walk-throughs, whole: what a reader of the manuals types, in that order.
 import { expect } from "bun:test";
 import { existsSync } from "node:fs";
-import { mkdir, readFile, readlink, rm, symlink, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
+import { mkdir, readFile, readlink, rm, writeFile } from "node:fs/promises";
 import { createLogger } from "@stevedore/base";
 import { createLocalContent } from "@stevedore/plugins/content-local/store";
 import { createEventExchange } from "@stevedore/plugins/events/impl";
@@ -14,6 +13,7 @@ import { Daemon, type Maker } from "../harness/daemon.ts";
 import { digestOf, IMAGE, ociArchive } from "../harness/images.ts";
 import { eventually, exec } from "../harness/process.ts";
 import { row, type Stage } from "../harness/row.ts";
+import { bundle, frozen, serve, visit } from "../harness/service.ts";
 
 const PATH = { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" };
 
@@ -29,52 +29,6 @@ async function pidOf(t: Stage, id: string): Promise<number> {
 
 async function untilStopped(t: Stage, id: string): Promise<void> {
   await eventually("the task to stop", async () => ((await stateOf(t, id)) === "STOPPED" ? true : undefined));
-}
-
-/** A TCP port of the loopback that nobody listens on. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  const { promise, resolve } = Promise.withResolvers<number>();
-  server.listen(0, "127.0.0.1", () => {
-    const address = server.address();
-    resolve(typeof address === "object" && address !== null ? address.port : 0);
-  });
-  const port = await promise;
-  server.close();
-  return port;
-}
-
-/** The page a service shows the host, or undefined when it does not answer in time. */
-async function visit(port: number, withinMs = 2000): Promise<string | undefined> {
-  try {
-    const answer = await fetch(`http://127.0.0.1:${port}/`, { signal: AbortSignal.timeout(withinMs) });
-    return await answer.text();
-  } catch {
-    return undefined;
-  }
-}
-
-/** Runs a web server on the host's network, detached. @returns its port */
-async function serve(t: Stage, id: string): Promise<number> {
-  const port = await freePort();
-  const server = `mkdir -p /www && echo first > /www/index.html && exec httpd -f -p 127.0.0.1:${port} -h /www`;
-  await t.must("run", "-d", "--net-host", await t.image(), id, "sh", "-c", server);
-  await eventually("the service to answer", async () => visit(port));
-  return port;
-}
-
-/** How the kernel says that a process is frozen: v1's freezer or v2's cgroup.freeze. */
-async function frozen(pid: number): Promise<boolean> {
-  for (const line of (await readFile(`/proc/${pid}/cgroup`, "utf8")).trim().split("\n")) {
-    const [, controllers = "", path = ""] = line.split(":");
-    if (controllers === "freezer") {
-      return (await readFile(`/sys/fs/cgroup/freezer${path}/freezer.state`, "utf8")).trim() === "FROZEN";
-    }
-    if (controllers === "" && existsSync(`/sys/fs/cgroup${path}/cgroup.freeze`)) {
-      return (await readFile(`/sys/fs/cgroup${path}/cgroup.freeze`, "utf8")).trim() === "1";
-    }
-  }
-  throw new Error(`process ${pid} is in no cgroup that can be frozen`);
 }
 
 /** The subcommands that a help page lists, by their names without aliases. */
@@ -169,23 +123,6 @@ row("G28", "the task goes before the container, which stays without it", {}, asy
   await t.must("containers", "rm", id);
   expect(await t.must("containers", "ls", "-q")).toBe("");
 });
-
-/** A root file system of busybox and a spec that runc makes for it. @returns the bundle's folder */
-async function bundle(t: Stage, name: string, args: readonly string[]): Promise<string> {
-  const folder = t.path(t.id(name));
-  await mkdir(`${folder}/rootfs/bin`, { recursive: true });
-  for (const point of ["proc", "dev", "sys"]) await mkdir(`${folder}/rootfs/${point}`);
-  await exec(["cp", "/bin/busybox", `${folder}/rootfs/bin/busybox`]);
-  for (const applet of ["sh", "echo", "sleep", "ps"]) await symlink("busybox", `${folder}/rootfs/bin/${applet}`);
-  expect((await exec(["runc", "spec"], { cwd: folder, env: PATH })).code).toBe(0);
-  const text = await readFile(`${folder}/config.json`, "utf8");
-  const spec = text
-    .replace('"terminal": true', '"terminal": false')
-    .replace(/"args": \[[^\]]*\]/, `"args": ${JSON.stringify(args)}`)
-    .replace(/\{\s*"type": "network"\s*\},\s*/, "");
-  await writeFile(`${folder}/config.json`, spec);
-  return folder;
-}
 
 row(
   "G30",

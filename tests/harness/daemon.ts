@@ -38,7 +38,7 @@ export type DaemonOptions = {
 };
 
 /** A command that empties a namespace; a daemon that does not answer by then is reported, not waited for. */
-const CLEAR_LIMIT_MS = 5_000;
+const CLEAR_LIMIT_MS = 20_000;
 /** Layers a test image may have and still be cleared. */
 const DEEPEST_CHAIN = 20;
 const SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -5,15 +5,20 @@ import { type CastName, type RowOptions, row, type Stage } from "./row.ts";
 
 const CASTS: readonly CastName[] = ["peer", "ours"];
 
+export type DockerRowOptions = Pick<RowOptions, "casts"> & {
+  /** More of dockerd's flags, made before it starts. */
+  readonly flags?: (stage: Stage) => Promise<readonly string[]>;
+};
+
 /** Registers a case; by default with dockerd on Debian's containerd and on ours, with their own shims. */
 export function dockerRow(
   id: string,
   title: string,
-  options: Pick<RowOptions, "casts">,
+  { flags, ...options }: DockerRowOptions,
   body: (stage: Stage, docker: Dockerd) => Promise<void>,
 ): void {
   row(id, title, { casts: CASTS, timeoutMs: 240_000, ...options, ownDaemon: true }, async (t) => {
-    await using docker = await Dockerd.start(t.daemon, t.namespace);
+    await using docker = await Dockerd.start(t.daemon, t.namespace, await flags?.(t));
     try {
       await body(t, docker);
     } catch (error) {

@@ -24,14 +24,16 @@ export class Dockerd implements AsyncDisposable {
   /** The parent cgroup of all its containers. */
   readonly cgroup: string;
   readonly #logPath: string;
+  readonly #args: readonly string[];
   #child: Bun.Subprocess | undefined;
   readonly #started: Running[] = [];
 
-  private constructor(containerd: Daemon, cgroup: string) {
+  private constructor(containerd: Daemon, cgroup: string, args: readonly string[]) {
     this.containerd = containerd;
     this.dir = join(containerd.dir, "docker");
     this.host = `unix://${this.dir}/d.sock`;
     this.cgroup = cgroup;
+    this.#args = args;
     this.#logPath = join(this.dir, "log");
   }
 
@@ -39,9 +41,10 @@ export class Dockerd implements AsyncDisposable {
    * Starts one with live-restore, in containerd's namespace `moby` (its default), and loads {@link DOCKER_IMAGE}.
    *
    * @param cgroup name of the cgroup its containers are put below; removed with it
+   * @param args more of dockerd's flags
    */
-  static async start(containerd: Daemon, cgroup: string): Promise<Dockerd> {
-    const dockerd = new Dockerd(containerd, cgroup);
+  static async start(containerd: Daemon, cgroup: string, args: readonly string[] = []): Promise<Dockerd> {
+    const dockerd = new Dockerd(containerd, cgroup, args);
     await mkdir(dockerd.dir);
     // No flag sets this one; its default is below /etc.
     const fixed = { "deprecated-key-path": join(dockerd.dir, "key.json") };
@@ -97,6 +100,7 @@ export class Dockerd implements AsyncDisposable {
       "--cgroup-parent",
       `/${this.cgroup}`,
       "--live-restore",
+      ...this.#args,
     ];
     const script = `ip link set lo up && exec "$@" >>${this.#logPath} 2>&1`;
     const child = Bun.spawn(["unshare", "--net", "sh", "-c", script, "sh", ...command], {

@@ -1,7 +1,8 @@
-// Random lives of tasks against a model: the same steps on Debian's containerd first, where the model must hold too, then on
-// ours, which must give what the model says, the peer's classes of refusals, and the events of it all. A sequence that fails is
+// Random lives of tasks against a model: the same steps on Debian's containerd, where the model must hold too, and on ours, which must
+// give what the model says, the peer's classes of refusals, and the events of it all. A sequence that fails is
 // shrunk and printed; it then belongs into KNOWN.
 import { afterAll, expect, test } from "bun:test";
+import { messageOf } from "@stevedore/base";
 import * as fc from "fast-check";
 import { Daemon, type Maker } from "../harness/daemon.ts";
 import { CONTAINERS, type DaemonStep, Machine, Model, type Step } from "../harness/task-machine.ts";
@@ -132,6 +133,11 @@ const sequence = fc.array(step, { minLength: 4, maxLength: LONGEST * 2 }).map((s
 const cleanup = new AsyncDisposableStack();
 afterAll(() => cleanup.disposeAsync(), 60_000);
 
+interface Machines {
+  readonly peer: Machine;
+  readonly ours: Machine;
+}
+
 async function machineOf(maker: Maker): Promise<Machine> {
   const daemon = cleanup.use(await Daemon.start({ maker }));
   // Its cgroups are the machine's: the pid alone is not the only one in a process namespace.
@@ -151,27 +157,19 @@ async function onPeer(machine: Machine, steps: readonly Step[]): Promise<string[
   }
 }
 
-/** @returns what is wrong with a sequence, if anything. */
-async function failureOf(machines: readonly Machine[], steps: readonly Step[]): Promise<string | undefined> {
-  let peers: string[] | undefined;
-  for (const [index, machine] of machines.entries()) {
-    try {
-      const refusals = index === 0 ? await onPeer(machine, steps) : await machine.run(steps);
-      if (peers !== undefined && refusals.join("\n") !== peers.join("\n")) {
-        return `refusals differ\npeer:\n${peers.join("\n")}\nours:\n${refusals.join("\n")}`;
-      }
-      peers ??= refusals;
-    } catch (error) {
-      return `${index === 0 ? "peer" : "ours"}: ${error instanceof Error ? error.message : String(error)}`;
-    }
-  }
-  return undefined;
+/** @returns what is wrong with a sequence, if anything. Both daemons are at it at once. */
+async function failureOf({ peer, ours }: Machines, steps: readonly Step[]): Promise<string | undefined> {
+  const [theirs, mine] = await Promise.allSettled([onPeer(peer, steps), ours.run(steps)]);
+  if (theirs.status === "rejected") return `peer: ${messageOf(theirs.reason)}`;
+  if (mine.status === "rejected") return `ours: ${messageOf(mine.reason)}`;
+  const [wanted, found] = [theirs.value.join("\n"), mine.value.join("\n")];
+  return wanted === found ? undefined : `refusals differ\npeer:\n${wanted}\nours:\n${found}`;
 }
 
 test(
   `F34: random lives of tasks are as the model and the peer say, SEED=${SEED}`,
   async () => {
-    const machines = [await machineOf("debian"), await machineOf("ours")];
+    const machines = { peer: await machineOf("debian"), ours: await machineOf("ours") };
     for (const steps of KNOWN) {
       const failure = await failureOf(machines, steps);
       if (failure !== undefined) throw new Error(`known sequence ${JSON.stringify(steps)}:\n${failure}`);

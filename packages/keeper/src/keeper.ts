@@ -99,13 +99,17 @@ export class Keeper {
     switch (op) {
       case "hold": {
         const names = textsField(fields["names"]);
+        const process = fields["process"] === undefined ? undefined : processField(fields["process"]);
+        const owner = ownerField(fields["owner"]);
+        // From here on nothing throws: what was taken would be nobody's.
         const taken = new Map<string, OwnedFd>();
         for (const [at, name] of names.entries()) {
           const fd = fds[at];
-          if (fd !== undefined) taken.set(name, new OwnedFd(fd.release()));
+          if (fd === undefined) continue;
+          taken.get(name)?.[Symbol.dispose]();
+          taken.set(name, new OwnedFd(fd.release()));
         }
-        const process = fields["process"] === undefined ? undefined : processField(fields["process"]);
-        const held = this.#holdings.hold(ownerField(fields["owner"]), process, taken);
+        const held = this.#holdings.hold(owner, process, taken);
         // It ended before its name was known here.
         if (process !== undefined && held.exit !== undefined) writeExit(held);
         return;

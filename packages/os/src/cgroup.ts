@@ -47,10 +47,13 @@ function isUnifiedBeside(): boolean {
   }
 }
 
-/** Where one group lives: a folder (v2), or one per controller (v1). Absolute paths. */
+/**
+ * Where one group lives: a folder (v2), or one per controller (v1). Absolute paths. `unified`: the folder in the unified tree beside v1
+ * controllers, where runtimes make the group too; nothing is read there, but it has to be removed.
+ */
 export type Cgroup =
   | { readonly version: 2; readonly folder: string }
-  | { readonly version: 1; readonly folders: ReadonlyMap<string, string> };
+  | { readonly version: 1; readonly folders: ReadonlyMap<string, string>; readonly unified?: string };
 
 type ControllerMounts = ReadonlyMap<string, { readonly point: string; readonly root: string }>;
 
@@ -112,7 +115,8 @@ export function cgroupAt(path: string): Cgroup {
   if (cgroupMode() === "unified") return { version: 2, folder: below({ point: MOUNT, root: "/" }, clean) };
   const folders = new Map<string, string>();
   for (const [controller, mount] of controllerMounts()) folders.set(controller, below(mount, clean));
-  return { version: 1, folders };
+  if (cgroupMode() === "legacy") return { version: 1, folders };
+  return { version: 1, folders, unified: below({ point: `${MOUNT}/unified`, root: "/" }, clean) };
 }
 
 /** Whether this is the group of everything: the one a process that has ended is in. */
@@ -287,7 +291,8 @@ const FIRST_DELETE_PAUSE_MS = 10;
  * @throws failed-precondition (EBUSY) when processes stay.
  */
 export async function deleteCgroup(cgroup: Cgroup): Promise<void> {
-  for (const folder of allFolders(cgroup)) {
+  const unified = cgroup.version === 1 && cgroup.unified !== undefined ? [cgroup.unified] : [];
+  for (const folder of [...allFolders(cgroup), ...unified]) {
     for (let tries = 0, pause = FIRST_DELETE_PAUSE_MS; ; tries++, pause *= 2) {
       try {
         removeFolders(folder);
@@ -298,6 +303,21 @@ export async function deleteCgroup(cgroup: Cgroup): Promise<void> {
       }
     }
   }
+}
+
+/**
+ * Removes a group that nobody is in any more, after waiting at most `limitMs` for what is ending there.
+ *
+ * @returns false when processes stay: the group is left as it is.
+ */
+export async function deleteEmptyCgroup(cgroup: Cgroup, limitMs: number): Promise<boolean> {
+  const end = performance.now() + limitMs;
+  while (cgroupExists(cgroup) && cgroupProcesses(cgroup, { recursive: true }).length > 0) {
+    if (performance.now() > end) return false;
+    await sleep(FIRST_DELETE_PAUSE_MS);
+  }
+  await deleteCgroup(cgroup);
+  return true;
 }
 
 function removeFolders(folder: string): void {

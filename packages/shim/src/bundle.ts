@@ -173,14 +173,6 @@ export async function readSpecFacts(bundle: string): Promise<SpecFacts> {
   return { annotations, privatePidNamespace };
 }
 
-/** The cgroup of a bundle's spec as a path from the hierarchy's root; undefined when there is none, or systemd makes it. */
-export async function readCgroupsPath(bundle: string): Promise<string | undefined> {
-  const path = join(bundle, BUNDLE.config);
-  const linux = asObject(parseObject(await readFile(path, "utf8"), path)["linux"]);
-  const found = linux["cgroupsPath"];
-  return typeof found === "string" && found.startsWith("/") ? found : undefined;
-}
-
 /** Writes the older bootstrap's `address` file by rename, as the peer does. */
 export async function writeAddress(bundle: string, address: string): Promise<void> {
   const path = join(bundle, BUNDLE.address);

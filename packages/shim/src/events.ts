@@ -26,8 +26,9 @@ export type EventFields<Name extends EventName> = MessageInitShape<(typeof TaskE
 /** Events that wait for the daemon; beyond it the oldest are dropped. The peer's figure. */
 const MAX_QUEUE = 2048;
 
-/** Tries after the first before an event is given up, each a second later than the one before; the peer's figures. */
+/** Tries after the first before an event that the daemon refuses is given up, each a second later than the one before; the peer's figures. */
 const MAX_RETRIES = 5;
+const RETRY_MS = 1_000;
 
 /** How long the daemon may take for one event; the peer's figure. */
 const FORWARD_TIMEOUT_MS = 5_000;
@@ -50,6 +51,8 @@ export interface PublisherOptions {
   readonly grpcAddress: string;
   readonly env: Readonly<Record<string, string>>;
   readonly log: Logger;
+  /** Instead of a second between tries: for tests. */
+  readonly retryMs?: number;
 }
 
 /** Sends a shim's events to the daemon, one after another, in the order they happened. */
@@ -57,6 +60,8 @@ export class EventPublisher {
   readonly #options: PublisherOptions;
   readonly #queue: Promise<QueuedEvent>[] = [];
   #client: Client | undefined;
+  /** Whether the last connection could be made: else there is no daemon now. */
+  #isThere = true;
   #running: Promise<void> | undefined;
   #closing = false;
   readonly #closed = Promise.withResolvers<void>();
@@ -99,18 +104,25 @@ export class EventPublisher {
     }
   }
 
+  /** A daemon that is not there refuses nothing: events wait for the next one, however long that takes. */
   async #deliver(event: QueuedEvent): Promise<void> {
-    const { log } = this.#options;
-    for (let retry = 0; ; retry++) {
+    const { log, retryMs = RETRY_MS } = this.#options;
+    let isMissed = false;
+    for (let retry = 0; ; ) {
       try {
         await this.#forward(event);
         event.taken?.();
         return;
       } catch (error) {
-        log.error("forward event", { topic: event.topic, error: messageOf(error) });
+        if (this.#isThere || !isMissed) log.error("forward event", { topic: event.topic, error: messageOf(error) });
       }
-      if (retry === MAX_RETRIES || this.#closing) break;
-      await Promise.race([Bun.sleep((retry + 1) * 1000), this.#closed.promise]);
+      if (this.#closing) break;
+      isMissed = !this.#isThere;
+      if (this.#isThere) {
+        if (retry === MAX_RETRIES) break;
+        retry += 1;
+      }
+      await Promise.race([Bun.sleep(Math.max(1, retry) * retryMs), this.#closed.promise]);
     }
     log.error(`evicting ${event.topic} from queue because of retry count`);
   }
@@ -138,7 +150,9 @@ export class EventPublisher {
     );
     if (this.#client === undefined || this.#client.isClosed) {
       const { Client: TtrpcClient, connectUnix } = await import("@stevedore/ttrpc");
+      this.#isThere = false;
       this.#client = new TtrpcClient(await connectUnix(ttrpcAddress));
+      this.#isThere = true;
     }
     const request = makeMessage(ForwardRequestSchema, {
       envelope: {

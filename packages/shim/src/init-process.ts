@@ -115,7 +115,7 @@ export class InitProcess implements ContainerProcess {
     try {
       await init.#create();
     } catch (error) {
-      if (shim.deposits.enabled) await (await import("./removal.ts")).removeHalfMade(init.#removal());
+      if (shim.deposits.enabled) await (await import("./removal.ts")).removeHalfMade(init.#removal(), error);
       throw error;
     }
     return init;

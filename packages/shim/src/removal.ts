@@ -1,9 +1,17 @@
-import { appendFile } from "node:fs/promises";
+import { appendFile, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf } from "@stevedore/base/errors";
 import type { Logger } from "@stevedore/base/log";
-import { type Cgroup, cgroupAt, cgroupExists, cgroupProcesses, deleteCgroup, killCgroup } from "@stevedore/os/cgroup";
-import { readCgroupsPath } from "./bundle.ts";
+import { cgroupsPathOf } from "@stevedore/oci/cgroups-path";
+import {
+  type Cgroup,
+  cgroupAt,
+  cgroupExists,
+  cgroupProcesses,
+  deleteEmptyCgroup,
+  killCgroup,
+} from "@stevedore/os/cgroup";
+import { BUNDLE } from "./bundle.ts";
 import type { RuntimeClient } from "./runc/client.ts";
 import { isMissingContainer } from "./runc/errors.ts";
 
@@ -43,10 +51,15 @@ export async function removeByForce(removal: Removal): Promise<void> {
     }
   };
   let why = await force();
-  if (why === undefined && (cgroup === undefined || isEmpty(cgroup))) return;
-  if (cgroup !== undefined) await emptyCgroup(cgroup, log);
-  if (why !== undefined) why = await force();
-  if (why === undefined) return;
+  if (why !== undefined || (cgroup !== undefined && !isEmpty(cgroup))) {
+    if (cgroup !== undefined) await emptyCgroup(cgroup, log);
+    if (why !== undefined) why = await force();
+  }
+  if (why === undefined) {
+    // A runtime that was killed in its create knows nothing of the cgroup it has made.
+    await removeLeftCgroup(removal, cgroup);
+    return;
+  }
   log.error("the runtime does not remove a container: abandoned", { id, error: why });
   const line = { at: new Date().toISOString(), id, bundle: removal.bundle, what: "the runtime's state", why };
   await appendFile(join(removal.bundle, "../../..", ABANDONED), `${JSON.stringify(line)}\n`, { mode: 0o600 }).catch(
@@ -57,8 +70,10 @@ export async function removeByForce(removal: Removal): Promise<void> {
 /**
  * Removes what a runtime that was killed in its create has left, if that is ours: a container of that id made from another bundle
  * is somebody else's. Never rejects.
+ *
+ * @param why what the create failed with
  */
-export async function removeHalfMade(removal: Removal): Promise<void> {
+export async function removeHalfMade(removal: Removal, why: unknown): Promise<void> {
   const { id, runtime, bundle, log } = removal;
   try {
     const found = await runtime.state(id).catch((error: unknown) => {
@@ -66,20 +81,32 @@ export async function removeHalfMade(removal: Removal): Promise<void> {
       throw error;
     });
     if (found?.bundle === bundle) await removeByForce(removal);
-    if (found !== undefined) return;
-    const cgroup = await cgroupOf(removal);
-    if (cgroup !== undefined && cgroupExists(cgroup) && isEmpty(cgroup)) await deleteCgroup(cgroup);
+    // Refused because the id was there, it has made nothing; who has the id may be making its container now.
+    if (found !== undefined || messageOf(why).includes("already exists")) return;
+    // A runtime makes a folder before it knows the container: one that is left there would refuse the id for ever.
+    await runtime.delete(id, true, AbortSignal.timeout(CALL_MS)).catch(() => undefined);
+    await removeLeftCgroup(removal, await cgroupOf(removal));
   } catch (error) {
     log.warn("removing what a failed create has left", { id, error: messageOf(error) });
   }
 }
 
+/** What is in it, after the runtime has forgotten the container, is on its way out, or somebody else's. */
+async function removeLeftCgroup({ id, log }: Removal, cgroup: Cgroup | undefined): Promise<void> {
+  try {
+    if (cgroup === undefined || !cgroupExists(cgroup)) return;
+    if (!(await deleteEmptyCgroup(cgroup, KILLED_MS))) log.warn("a cgroup that is left has processes", { id });
+  } catch (error) {
+    log.warn("removing a cgroup that is left", { id, error: messageOf(error) });
+  }
+}
+
 async function cgroupOf({ bundle }: Removal): Promise<Cgroup | undefined> {
   try {
-    const path = await readCgroupsPath(bundle);
+    const path = cgroupsPathOf(await readFile(join(bundle, BUNDLE.config), "utf8"));
     return path === undefined ? undefined : cgroupAt(path);
   } catch {
-    return undefined; // there is none on this machine
+    return undefined; // there is none on this machine, or no spec any more
   }
 }
 

@@ -151,13 +151,18 @@ describe("MetadataDatabase", () => {
         stdout: "pipe",
         stderr: "inherit",
       });
-      const timer = setTimeout(() => child.kill("SIGKILL"), 150 + round * 37);
-      const output = await new Response(child.stdout).text();
+      // From its first confirmed commit on, however long a busy machine takes to start it.
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      const parts: Uint8Array[] = [];
+      for await (const part of child.stdout) {
+        parts.push(part);
+        timer ??= setTimeout(() => child.kill("SIGKILL"), 50 + round * 37);
+      }
       clearTimeout(timer);
       await child.exited;
-      confirmed.push(...output.split("\n").slice(0, -1));
+      confirmed.push(...Buffer.concat(parts).toString().split("\n").slice(0, -1));
     }
-    expect(confirmed.length).toBeGreaterThan(50);
+    expect(confirmed.length).toBeGreaterThan(5);
     await using database = await MetadataDatabase.open({ directory: folder.path });
     expect(database.damage).toBeUndefined();
     const ids = await createSnapshotRecords(database, "crash").idsInUse();

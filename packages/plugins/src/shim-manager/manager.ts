@@ -61,6 +61,7 @@ import {
   readText,
   writeBootstrap,
 } from "./bundle.ts";
+import { cleanUpDead } from "./dead-shim.ts";
 import { folders } from "./folders.ts";
 import { KeeperLink } from "./keeper-link.ts";
 import { RunningWork } from "./running-work.ts";
@@ -124,6 +125,9 @@ const GROUP_ANNOTATIONS = ["io.containerd.runc.v2.group", "io.kubernetes.cri.san
 
 /** The runtime whose shims are shared and kept ahead: clients' default. */
 const USUAL_RUNTIME = "io.containerd.runc.v2";
+
+/** Names of runtimes that are remembered with their shims' paths. */
+const MAX_RUNTIME_NAMES = 256;
 
 /** Label or annotation of a container that is to have a shim of its own: "true". */
 const ISOLATED = "stevedore.isolated";
@@ -304,8 +308,9 @@ export class ShimTaskManager implements LocalTaskManager {
           },
         },
       );
-      entry.exits.delete(execId);
-      return "told" in answer ? answer.told : exitRecord(execId, answer);
+      const record = "told" in answer ? answer.told : exitRecord(execId, answer);
+      entry.exits.forget(execId, record.pid);
+      return record;
     }
     const lock = await this.#locks.acquire(`${namespace}/${containerId}`, context.signal);
     // It goes on when the caller has given up: half of a delete is a task that nobody sees and nobody ends.
@@ -870,7 +875,7 @@ export class ShimTaskManager implements LocalTaskManager {
       this.#log.debug("ending shim after a failed create", { id: entry.id, error: messageOf(error) });
     if (connection.isClosed) {
       // It died in the middle: what the runtime has made by then, or still makes, is taken down without it.
-      await entry.binary.delete(AbortSignal.timeout(ADOPT_MS)).catch(quietly);
+      await this.#cleanUpDead(entry, ADOPT_MS).catch(quietly);
       removeSocketLeft(entry.address, this.#log);
       await this.#keeper.drop(entry.bundle.namespace, entry.id);
       entry.over.abort();
@@ -1120,7 +1125,7 @@ export class ShimTaskManager implements LocalTaskManager {
     this.#log.warn("cleaning up after shim disconnected", { id });
     let found: DeadExit | undefined;
     try {
-      found = await entry.binary.delete(AbortSignal.timeout(this.#timeouts.cleanup));
+      found = await this.#cleanUpDead(entry);
     } catch (error) {
       this.#log.warn("failed to clean up after shim disconnected", { id, error: messageOf(error) });
     }
@@ -1155,6 +1160,29 @@ export class ShimTaskManager implements LocalTaskManager {
     });
   }
 
+  /** Has the binary of a dead shim clean up, for at most `limitMs` milliseconds besides what it waits for. */
+  async #cleanUpDead({ binary, bundle }: TaskEntry, limitMs = this.#timeouts.cleanup): Promise<DeadExit> {
+    return cleanUpDead(binary, bundle, { signal: () => AbortSignal.timeout(limitMs), log: this.#log });
+  }
+
+  /**
+   * Takes out a bundle whose shim lives and knows no task of it: a daemon was killed in the middle of the create, and the end of its
+   * connection cut the shim's off. What the runtime had made by then is taken down once the shim is at nothing any more.
+   */
+  async #removeUnknown(entry: TaskEntry, connection: ShimConnection): Promise<void> {
+    entry.deleted = true;
+    if (this.#mayShutDown(entry)) await this.#shutdown(entry, connection);
+    await this.#cleanUpDead(entry).catch((error: unknown) =>
+      this.#log.warn("failed to clean up what a create has left", { id: entry.id, error: messageOf(error) }),
+    );
+    await deleteBundle(entry.bundle).catch((error: unknown) =>
+      this.#log.error("failed to delete bundle", { id: entry.id, error: messageOf(error) }),
+    );
+    await this.#keeper.drop(entry.bundle.namespace, entry.id);
+    this.#table.remove(entry);
+    connection.close();
+  }
+
   async #publish(context: RequestContext, topic: string, event: AnyValue): Promise<void> {
     await this.#options.events
       .publish(context, topic, event)
@@ -1177,7 +1205,7 @@ export class ShimTaskManager implements LocalTaskManager {
         if (entry === undefined) continue;
         const { id, pid, exitStatus } = exit;
         const exitedAt = optionalDateFromProto(exit.exitedAt) ?? new Date();
-        entry.exits.set(id, { id, pid, exitStatus, exitedAt });
+        entry.exits.tell({ id, pid, exitStatus, exitedAt });
         if (id === entry.id) entry.last = { ...entry.last, pid, status: "stopped", exitStatus, exitedAt };
       }
     } catch (error) {
@@ -1325,6 +1353,8 @@ export class ShimTaskManager implements LocalTaskManager {
     } catch (error) {
       throw withContext("failed to resolve runtime path", error);
     }
+    // Any number of names leads to one shim.
+    if (this.#runtimePaths.size >= MAX_RUNTIME_NAMES) this.#runtimePaths.clear();
     this.#runtimePaths.set(runtime, path);
     return path;
   }
@@ -1414,7 +1444,7 @@ export class ShimTaskManager implements LocalTaskManager {
           if (adopted) return;
         }
         this.#log.info("cleaning leaked shim process", { id: entry.id, namespace });
-        await this.#remove(entry, connection);
+        await this.#removeUnknown(entry, connection);
       }
     } catch (error) {
       // It listens but does not answer (it may be stopped): it stays, and calls fail by their own deadlines.

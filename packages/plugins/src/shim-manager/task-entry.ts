@@ -3,6 +3,7 @@ import type { Bundle } from "./bundle.ts";
 import type { SharedShim } from "./shared-shims.ts";
 import type { ShimBinary } from "./shim-binary.ts";
 import type { ShimConnection } from "./shim-client.ts";
+import { ToldExits } from "./told-exits.ts";
 
 /** What is known of a task's shim. */
 export type ShimState =
@@ -23,8 +24,7 @@ export class TaskEntry {
   shim: ShimState;
   /** The state of init as last told. */
   last: ProcessState;
-  /** Ends of its processes by id, as its events told them; what they told must not be told again. */
-  readonly exits = new Map<string, ExitRecord>();
+  readonly exits = new ToldExits();
   /** The shim it has in common with others; that one ends when nobody is left. */
   shared: SharedShim | undefined;
   /** Set once the task was deleted on request: the end of its shim is nothing to report then. */

@@ -1,0 +1,49 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { type Logger, messageOf } from "@stevedore/base";
+import { cgroupsPathOf } from "@stevedore/oci/cgroups-path";
+import { untilCallsEnded } from "@stevedore/os/calls";
+import { cgroupAt, cgroupExists, deleteEmptyCgroup } from "@stevedore/os/cgroup";
+import { BUNDLE_FILE, type Bundle } from "./bundle.ts";
+import type { DeadExit, ShimBinary } from "./shim-binary.ts";
+
+/** What runc is given as its log by every shim that follows containerd's: it names a bundle in a call's arguments. */
+const RUNTIME_LOG = "log.json";
+/** How long a runtime that a dead shim called may take to end, milliseconds; it is killed then. */
+const RUNTIME_MS = 10_000;
+/** How long processes that were killed may take to leave their cgroup. */
+const LEAVING_MS = 2_000;
+
+/**
+ * Has a shim's binary clean up after a shim that is gone or does not know its task, and sees to what such a clean-up leaves: a runtime
+ * that is cut off in the middle of a create goes on without its shim, and knows nothing of the cgroup it has made.
+ *
+ * @param signal ends the binary's own work
+ * @throws unknown with what it printed; the cgroup is gone by then, too
+ */
+export async function cleanUpDead(
+  binary: ShimBinary,
+  bundle: Bundle,
+  { signal, log }: { readonly signal: () => AbortSignal; readonly log: Logger },
+): Promise<DeadExit> {
+  const { id, path } = bundle;
+  const killed = await untilCallsEnded(join(path, RUNTIME_LOG), RUNTIME_MS);
+  if (killed.length > 0) log.warn("a runtime that a dead shim called did not end: killed", { id, pids: killed });
+  try {
+    return await binary.delete(signal());
+  } finally {
+    await removeLeftCgroup(bundle, log);
+  }
+}
+
+async function removeLeftCgroup({ id, path }: Bundle, log: Logger): Promise<void> {
+  try {
+    const wanted = cgroupsPathOf(await readFile(join(path, BUNDLE_FILE.config), "utf8"));
+    if (wanted === undefined) return;
+    const cgroup = cgroupAt(wanted);
+    if (cgroupExists(cgroup) && !(await deleteEmptyCgroup(cgroup, LEAVING_MS)))
+      log.warn("the cgroup of a dead shim's container has processes", { id });
+  } catch (error) {
+    log.debug("looking for the cgroup of a dead shim's container", { id, error: messageOf(error) });
+  }
+}
