@@ -74,6 +74,7 @@ import { isConnectionGone, ShimConnection, type TaskCall } from "./shim-client.t
 import { readShimLog, type ShimLogSink } from "./shim-log.ts";
 import { answers, removeSocketLeft } from "./shim-socket.ts";
 import { SpareShim } from "./spare-shim.ts";
+import { type Asked, isWithin, withoutStragglers } from "./stragglers.ts";
 import { TaskEntry, TaskTable } from "./task-entry.ts";
 import { untilAborted } from "./until-aborted.ts";
 
@@ -130,6 +131,18 @@ const ISOLATED = "stevedore.isolated";
 
 /** How long a shim may take to take a container over, milliseconds: it waits for runtimes that the dead one has called. */
 const ADOPT_MS = 30_000;
+
+/**
+ * How long a list waits for a shim when all others have answered, milliseconds: many times what an answer takes, and what one
+ * list takes longer when a shim has been stopped.
+ */
+const LIST_PATIENCE_MS = 100;
+
+/** How long a shared shim may take to say that it is there before a container is given to another one, milliseconds. */
+const PRESENCE_MS = 1_000;
+
+/** So many that say nothing are passed by: where all are so slow, the machine is, and one more shim makes that worse. */
+const MOST_SILENT = 3;
 
 /** How often a container is tried to be taken over before what is left of it is cleaned up, and the first pause in between. */
 const ADOPT_ATTEMPTS = 4;
@@ -342,18 +355,30 @@ export class ShimTaskManager implements LocalTaskManager {
   async list(context: RequestContext): Promise<readonly ProcessState[]> {
     const namespace = requireNamespace(context);
     await this.#scanned;
-    const states = this.#table.list(namespace).map(async (entry) => {
-      // One list waits for a shim that is stopped or hangs; the others are not held up by it.
-      if (entry.unanswered !== undefined) return entry.last;
-      try {
-        return await this.#state(context, entry, "");
-      } catch (error) {
-        if (isErrorClass(error, "not-found")) return undefined; // deleted meanwhile
-        if (context.signal.aborted) throw error;
+    const asked = this.#table.list(namespace).map((entry): Asked<ProcessState | undefined> => {
+      // Given up once already, and has not answered since.
+      if (entry.unanswered !== undefined) return { answer: Promise.resolve(entry.last) };
+      const answer = this.#listed(context, entry);
+      // After a restart of the daemon nothing is known of a task but what its shim tells.
+      if (entry.last.status === "unknown") return { answer };
+      const instead = (): ProcessState => {
+        this.#askOn(entry);
         return entry.last;
-      }
+      };
+      return { answer, instead };
     });
-    return (await Promise.all(states)).filter((state) => state !== undefined);
+    return (await withoutStragglers(asked, LIST_PATIENCE_MS)).filter((state) => state !== undefined);
+  }
+
+  /** A task's state for a list; undefined when it was deleted meanwhile. */
+  async #listed(context: RequestContext, entry: TaskEntry): Promise<ProcessState | undefined> {
+    try {
+      return await this.#state(context, entry, "");
+    } catch (error) {
+      if (isErrorClass(error, "not-found")) return undefined;
+      if (context.signal.aborted) throw error;
+      return entry.last;
+    }
   }
 
   async kill(
@@ -481,6 +506,7 @@ export class ShimTaskManager implements LocalTaskManager {
       .list(namespace)
       .filter(matches)
       .map(async (entry): Promise<TaskMetric | undefined> => {
+        if (entry.unanswered !== undefined) return undefined; // as when it does not answer in time, and everybody would wait
         const timestamp = new Date();
         try {
           const { stats } = await this.#call(context, entry, (task, options) => task.stats({ id: entry.id }, options), {
@@ -493,6 +519,7 @@ export class ShimTaskManager implements LocalTaskManager {
           if (!isErrorClass(error, "not-found")) {
             this.#log.error(`collecting metrics for ${entry.id}`, { error: messageOf(error) });
           }
+          if (isErrorClass(error, "deadline-exceeded")) this.#askOn(entry);
           return undefined;
         }
       });
@@ -509,7 +536,13 @@ export class ShimTaskManager implements LocalTaskManager {
           signal: context.signal,
         });
         const pid = entry.exits.get(id)?.pid ?? (execId === "" ? entry.last.pid : 0);
-        return { ...exitRecord(id, answer), pid };
+        const exit = { ...exitRecord(id, answer), pid };
+        // Whoever is told of the end here must not find it running in a list, though its shim does not answer that.
+        if (execId === "") {
+          const { exitStatus, exitedAt } = exit;
+          entry.last = { ...entry.last, status: "stopped", exitStatus, exitedAt };
+        }
+        return exit;
       } catch (error) {
         if (!isConnectionGone(error, connection) || entry.deleted) throw error;
         // The shim has gone: another one takes over, or what the clean-up finds out is the answer.
@@ -701,21 +734,48 @@ export class ShimTaskManager implements LocalTaskManager {
     return entry;
   }
 
-  /** A shared shim and a connection to it. One that has died a moment ago is not yet known to have, so it is tried twice. */
+  /**
+   * A shared shim and a connection to it. One that has died a moment ago is not yet known to have, so it is tried twice; one that
+   * is stopped takes connections but would keep the container for as long as it is, so it is asked whether it is there.
+   */
   async #connectShared(
     kind: SharedKind,
     start: () => Promise<BootstrapRecord>,
     signal: AbortSignal,
   ): Promise<{ readonly shared: SharedShim; readonly connection: ShimConnection }> {
-    for (let isLast = false; ; isLast = true) {
+    let dead = 0;
+    let silent = 0;
+    for (;;) {
       const shared = await this.#shared.acquire(kind, start, signal);
+      const { address } = shared.record;
+      await using undo = new AsyncDisposableStack();
+      undo.defer(() => this.#shared.release(shared));
       try {
-        return { shared, connection: await ShimConnection.open(shared.record, kind.namespace, signal) };
+        const connection = await ShimConnection.open(shared.record, kind.namespace, signal);
+        const answer = this.#present(connection);
+        undo.defer(() => void answer.then(() => connection.close()));
+        if (silent === MOST_SILENT || (await untilAborted(isWithin(answer, PRESENCE_MS), signal))) {
+          undo.move();
+          return { shared, connection };
+        }
+        silent++;
+        this.#log.warn("a shared shim does not answer, asking another one", { address });
+        this.#shared.avoid(address, answer);
       } catch (error) {
-        this.#shared.release(shared);
-        this.#shared.forget(shared.record.address);
-        if (isLast || signal.aborted) throw error;
+        if (signal.aborted) throw error;
+        this.#shared.forget(address);
+        dead++;
+        if (dead > 1) throw error;
       }
+    }
+  }
+
+  /** Resolves when a shim has said something, if only that it is gone. */
+  async #present(connection: ShimConnection): Promise<void> {
+    try {
+      await connection.call((task, options) => task.connect({ id: "" }, options), {});
+    } catch (error) {
+      this.#log.debug("asking a shim whether it is there", { error: messageOf(error) });
     }
   }
 
@@ -1200,7 +1260,7 @@ export class ShimTaskManager implements LocalTaskManager {
     } catch (error) {
       if (context.signal.aborted || execId !== "" || !isErrorClass(error, "deadline-exceeded")) throw error;
       this.#log.error(`get state for ${entry.id}`, { error: messageOf(error) });
-      this.#askOn(entry);
+      this.#avoidShimOf(entry);
       return entry.last;
     }
   }
@@ -1223,7 +1283,13 @@ export class ShimTaskManager implements LocalTaskManager {
       }
     };
     entry.unanswered = asking();
-    this.#shared.avoid(connection.record.address, entry.unanswered);
+  }
+
+  /** A shim that has not answered within a limit gets no more containers until it does. */
+  #avoidShimOf(entry: TaskEntry): void {
+    this.#askOn(entry);
+    if (entry.unanswered !== undefined && entry.address !== undefined)
+      this.#shared.avoid(entry.address, entry.unanswered);
   }
 
   /**
