@@ -317,8 +317,9 @@ export class ShimTaskManager implements LocalTaskManager {
           },
         },
       );
-      entry.exits.delete(execId);
-      return "told" in answer ? answer.told : exitRecord(execId, answer);
+      const exit = "told" in answer ? answer.told : exitRecord(execId, answer);
+      entry.forgetExec(exit);
+      return exit;
     }
     const lock = await this.#locks.acquire(`${namespace}/${containerId}`, context.signal);
     // It goes on when the caller has given up: half of a delete is a task that nobody sees and nobody ends.
@@ -1237,7 +1238,7 @@ export class ShimTaskManager implements LocalTaskManager {
         if (entry === undefined) continue;
         const { id, pid, exitStatus } = exit;
         const exitedAt = optionalDateFromProto(exit.exitedAt) ?? new Date();
-        entry.exits.set(id, { id, pid, exitStatus, exitedAt });
+        entry.setExit({ id, pid, exitStatus, exitedAt });
         if (id === entry.id) entry.last = { ...entry.last, pid, status: "stopped", exitStatus, exitedAt };
       }
     } catch (error) {

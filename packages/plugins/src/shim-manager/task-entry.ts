@@ -37,6 +37,8 @@ export class TaskEntry {
   readonly over = new AbortController();
   /** Resolves when what follows the death of the current shim is done; replaced with each new shim. */
   recovery: PromiseWithResolvers<void> = Promise.withResolvers();
+  /** Execs that were deleted before their ends were told, as `pid id`. */
+  readonly #deletedUntold = new Set<string>();
   readonly #gone = Promise.withResolvers<ExitRecord>();
   #deleteTold: PromiseWithResolvers<void> | undefined;
 
@@ -63,6 +65,17 @@ export class TaskEntry {
   /** Resolves with the exit that was made up (or found) when the shim had gone. */
   get gone(): Promise<ExitRecord> {
     return this.#gone.promise;
+  }
+
+  /** An event has told of an end. */
+  setExit(exit: ExitRecord): void {
+    if (!this.#deletedUntold.delete(`${exit.pid} ${exit.id}`)) this.exits.set(exit.id, exit);
+  }
+
+  /** An exec was deleted: its end is not kept, nor when it is told later. A container may have execs for months. */
+  forgetExec({ id, pid }: Pick<ExitRecord, "id" | "pid">): void {
+    // One that never started has no pid, and no end that anybody tells.
+    if (!this.exits.delete(id) && pid > 0) this.#deletedUntold.add(`${pid} ${id}`);
   }
 
   /** Resolves when an event has told of the delete, from now on. */
