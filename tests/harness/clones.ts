@@ -1,9 +1,10 @@
 // Containers like one that `ctr` has made, made and run by calls of the SDK: where there are to be a thousand, the start of a client for each would be
 // most of the work.
 import { backgroundContext } from "@stevedore/base";
-import type { Client } from "@stevedore/sdk";
 import type { Container, TaskIO } from "@stevedore/core";
+import type { Client } from "@stevedore/sdk";
 import { NULL_IO } from "@stevedore/sdk/local/task-streams";
+import { eachOf } from "./gate.ts";
 
 const SIGKILL = 9;
 
@@ -84,6 +85,21 @@ export class Clones {
     await this.#client.containers.delete(context, id);
     await this.#client.snapshotter(this.#pattern.snapshotter).remove(context, id);
     this.#made.delete(id);
+  }
+
+  /**
+   * Removes all that are left, so many side by side, and has the daemon collect them: a thousand folders are more than a client that
+   * empties the namespace waits for. They have no tasks any more.
+   */
+  async removeAll(parallel: number): Promise<void> {
+    const left = this.ids;
+    await eachOf(left.length, parallel, async (index) => {
+      const id = left[index];
+      if (id !== undefined) await this.remove(id);
+    });
+    const context = this.#context();
+    const { id } = await this.#client.leases.create(context, { id: "clones-removed", labels: {} });
+    await this.#client.leases.delete(context, id, { sync: true });
   }
 
   /** Those that were made and not removed. */

@@ -236,9 +236,10 @@ for (const kind of ["isolated", "shared"] as const) {
           cycles.push({ usual: await usual(), beside: now });
         }
       }
-      const all = (side: keyof Cycle): Samples =>
-        cycles.reduce((sum, cycle) => sum.merge(cycle[side]), new Samples());
-      const comparisons = all("usual").names.map((what) => compareP99(cycles, what, { factor: TOLERANCE, leastMs: LEAST_MS }));
+      const all = (side: keyof Cycle): Samples => cycles.reduce((sum, cycle) => sum.merge(cycle[side]), new Samples());
+      const comparisons = all("usual").names.map((what) =>
+        compareP99(cycles, what, { factor: TOLERANCE, leastMs: LEAST_MS }),
+      );
       const sizes = places.map(({ ids }) => ids.length).join(" ");
       process.stdout.write(`${kind}, containers ${sizes}, ${cycles.length} cycles\n  idle: ${String(all("usual"))}\n`);
       process.stdout.write(`  ${STOPPED} stopped: ${String(all("beside"))}; ${String(first)}\n`);

@@ -38,7 +38,13 @@ const GROWTH = {
   objects: { each: 0.5, inAll: 5_000 },
 } as const satisfies Readonly<Record<keyof Held, Growth>>;
 
-const FIGURES = ["descriptors", "threads", "kibibytes", "heapKib", "objects"] as const satisfies readonly (keyof Held)[];
+const FIGURES = [
+  "descriptors",
+  "threads",
+  "kibibytes",
+  "heapKib",
+  "objects",
+] as const satisfies readonly (keyof Held)[];
 
 /** Who is looked at. */
 const WHO = ["daemon", "shim", "keeper"] as const;
@@ -71,7 +77,13 @@ test(
     const keeper = (await processesNaming(daemon.dir)).find(({ command }) => command.includes(" keeper "))?.pid ?? 0;
     const name = { id: "c", address: join(daemon.state, "s/shim"), daemonAddress: daemon.address, namespace };
     const sockets = shimDebugSockets(name);
-    const exists = await Promise.all(sockets.map(async (path) => Bun.file(path).stat().catch(() => undefined)));
+    const exists = await Promise.all(
+      sockets.map(async (path) =>
+        Bun.file(path)
+          .stat()
+          .catch(() => undefined),
+      ),
+    );
     const shimDebug = sockets.find((_, index) => exists[index] !== undefined) ?? "";
 
     const look = async (at: number): Promise<Look> => {

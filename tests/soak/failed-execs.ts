@@ -27,7 +27,13 @@ export interface FailingOptions {
  *
  * @throws when one of them does not fail as it has to
  */
-export async function failOften({ address, namespace, containerId, rounds, prefix = "f" }: FailingOptions): Promise<void> {
+export async function failOften({
+  address,
+  namespace,
+  containerId,
+  rounds,
+  prefix = "f",
+}: FailingOptions): Promise<void> {
   const transport = createGrpcTransport({ address });
   const tasks = createClient(Tasks, transport);
   const call = { timeoutMs: 60_000, metadata: { "containerd-namespace": namespace } };

@@ -31,7 +31,9 @@ export async function heldBy(pid: number): Promise<Held> {
 export async function heldAfterCollection(pid: number, debugSocket: string): Promise<Held> {
   const collect = async (): Promise<unknown> => {
     const answer = await fetch("http://debug/debug/vars?gc=1", { unix: debugSocket }).catch((error: unknown) => {
-      throw new Error(`asking ${debugSocket} of process ${pid} for a collection: ${messageOf(error)}`, { cause: error });
+      throw new Error(`asking ${debugSocket} of process ${pid} for a collection: ${messageOf(error)}`, {
+        cause: error,
+      });
     });
     return answer.json();
   };

@@ -13,7 +13,10 @@ test("what does not answer is given up after the others, and asked once what to 
     times += 1;
     return "known";
   };
-  const asked = [{ answer: never(), instead }, { answer: Promise.resolve("told"), instead }];
+  const asked = [
+    { answer: never(), instead },
+    { answer: Promise.resolve("told"), instead },
+  ];
   const began = performance.now();
   expect(await withoutStragglers(asked, PATIENCE_MS)).toEqual(["known", "told"]);
   expect(performance.now() - began).toBeGreaterThanOrEqual(PATIENCE_MS - 1);
@@ -27,7 +30,10 @@ test("slow answers that come one after the other are all waited for", async () =
 });
 
 test("what nothing is known of instead is waited for", async () => {
-  const asked = [{ answer: Bun.sleep(PATIENCE_MS * 3).then(() => "told") }, { answer: never(), instead: () => "known" }];
+  const asked = [
+    { answer: Bun.sleep(PATIENCE_MS * 3).then(() => "told") },
+    { answer: never(), instead: () => "known" },
+  ];
   expect(await withoutStragglers(asked, PATIENCE_MS)).toEqual(["told", "known"]);
 });
 
