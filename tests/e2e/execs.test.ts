@@ -6,7 +6,8 @@ import { createGrpcTransport } from "@stevedore/wire/grpc/client";
 import { createClient } from "@stevedore/wire/rpc/index";
 import { eventually, exec, start } from "../harness/process.ts";
 import { type CastName, row, type Stage } from "../harness/row.ts";
-import { failOften, heldBy, quiet } from "../soak/failed-execs.ts";
+import { failOften, quiet } from "../soak/failed-execs.ts";
+import { heldBy } from "../soak/held.ts";
 
 const ENDS: readonly CastName[] = ["peer", "ours", "our-shim", "their-shim"];
 

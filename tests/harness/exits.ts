@@ -3,9 +3,11 @@ import { expect } from "bun:test";
 import { readFile } from "node:fs/promises";
 import type { Client } from "@stevedore/sdk/client";
 import { connectClient } from "@stevedore/sdk/connect";
+import { logUriIo } from "@stevedore/sdk/local/task-streams";
 import type { Envelope } from "@stevedore/sdk/types";
 import { decodeMessage } from "@stevedore/wire/codec";
 import { TaskExecAddedSchema, TaskExitSchema } from "@stevedore/wire/gen/light/containerd/events/task_pb";
+import { Clones } from "./clones.ts";
 import { eachOf, Gate } from "./gate.ts";
 import { eventually } from "./process.ts";
 import type { Stage } from "./row.ts";
@@ -51,23 +53,50 @@ export function byContainer(events: readonly Envelope[]): Map<string, string[]> 
   return words;
 }
 
+/** What the container does that others are cloned from. */
+const PATTERN = "exit 0";
+
+async function patternOf(t: Stage, client: Client, [image, mount]: readonly [string, string]): Promise<Clones> {
+  await t.must("containers", "create", "--mount", mount, image, t.id("pattern"), "sh", "-c", PATTERN);
+  return Clones.of(client, t.namespace, t.id("pattern"));
+}
+
+/** How many containers, and how they are started. */
+export interface PrintOptions {
+  readonly most: number;
+  readonly parallel: number;
+  /** For how long more of them are started at most, so that there may be fewer than `most`. */
+  readonly startMs?: number;
+  /** By calls of the SDK instead of `ctr run -d`: a client's start costs more than a container's. */
+  readonly byCalls?: boolean;
+}
+
 /**
  * Containers print to both streams and exit at once; output, codes and events must be exact.
  *
- * @param how `startMs`: for how long more of them are started at most, so that there may be fewer than `most`.
  * @returns how many there were
  */
-export async function printAndExit(
-  t: Stage,
-  how: { readonly most: number; readonly parallel: number; readonly startMs?: number },
-): Promise<number> {
-  const { most, parallel, startMs = Number.POSITIVE_INFINITY } = how;
+export async function printAndExit(t: Stage, how: PrintOptions): Promise<number> {
+  const { most, parallel, startMs = Number.POSITIVE_INFINITY, byCalls = false } = how;
   const image = await t.image();
   await using gate = await Gate.make(t.path(t.id("gate")));
   const id = (index: number): string => t.id(`c${index}`);
   const log = (index: number): string => t.path(`${id(index)}.log`);
   const code = (index: number): number => index % 250;
+  const script = (index: number): string =>
+    `${Gate.wait}; echo out ${index}; echo err ${index} >&2; exit ${code(index)}`;
   return await withClient(t, async (client) => {
+    const clones = byCalls ? await patternOf(t, client, [image, gate.mount]) : undefined;
+    const run = async (index: number): Promise<void> => {
+      if (clones === undefined) {
+        const flags = ["-d", "--log-uri", `file://${log(index)}`, "--mount", gate.mount];
+        await t.must("run", ...flags, image, id(index), "sh", "-c", script(index));
+        return;
+      }
+      await clones.make(id(index), { replace: [[JSON.stringify(PATTERN), JSON.stringify(script(index))]] });
+      await clones.create(id(index), logUriIo(`file://${log(index)}`, { terminal: false }));
+      await clones.start(id(index));
+    };
     let count = 0;
     const stop = new AbortController();
     const context = { signal: stop.signal, namespace: t.namespace };
@@ -84,9 +113,7 @@ export async function printAndExit(
       await eachOf(most, parallel, async (index) => {
         if (index > 0 && performance.now() - began > startMs) return;
         count += 1; // indices are given out in order, so these are the first ones
-        const script = `${Gate.wait}; echo out ${index}; echo err ${index} >&2; exit ${code(index)}`;
-        const flags = ["-d", "--log-uri", `file://${log(index)}`, "--mount", gate.mount];
-        await t.must("run", ...flags, image, id(index), "sh", "-c", script);
+        await run(index);
       });
       const exits = Array.from({ length: count }, (_, index) =>
         client.tasks.wait(context, { containerId: id(index), execId: "" }),
@@ -109,6 +136,7 @@ export async function printAndExit(
         expect([id(index), ends().get(id(index))]).toEqual([id(index), ["create", "start", "exit", "delete"]]);
       }
       expect(ends().size).toBe(count);
+      await clones?.removeAll(parallel);
       return count;
     } finally {
       stop.abort();

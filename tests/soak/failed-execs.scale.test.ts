@@ -1,27 +1,62 @@
-// 10,000 failed execs, attaches and resizes leave nothing in the daemon and the shim; fewer when the lane's time is too short.
+// 10,000 failed execs, attaches and resizes leave nothing in the daemon, the shim and the keeper; fewer when the lane's time is too short.
 import { expect, test } from "bun:test";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { connectClient } from "@stevedore/sdk";
+import { shimDebugSockets } from "@stevedore/sdk/local/shim-sockets";
 import { LANE_MS } from "../crash/leftovers.ts";
-import { Daemon } from "../harness/daemon.ts";
+import { Clones } from "../harness/clones.ts";
+import { Daemon, processesNaming } from "../harness/daemon.ts";
+import { eachOf } from "../harness/gate.ts";
 import { IMAGE, ociArchive } from "../harness/images.ts";
-import { failOften, heldBy, quiet } from "./failed-execs.ts";
+import { execAndKill, Samples } from "../scale/figures.ts";
+import { failOften, quiet } from "./failed-execs.ts";
+import { type Held, heldAfterCollection, heldBy, lastHalf, slope } from "./held.ts";
 
 const MOST = 10_000;
-/** The first rounds fill caches and load code: so many, or for two fifths of the time. */
-const WARM = 1_000;
-const WARMING = 0.4;
-/** Rounds between looks at the clock. */
-const STEP = 100;
-/** A tenth of a KiB a round would be a leak of the smallest object there is... */
-const GROWTH_KIB = 0.1;
-/** ...but a heap may grow by this much before it is collected: after few rounds only descriptors and threads show a leak. */
-const NOISE_KIB = 65_536;
+/** Rounds between looks at the clock; beside so many that fail, a few execs run well: what is kept of an end must go too. */
+const STEP = 48;
+const GOOD = 12;
+const WORKERS = 8;
+/** So often the processes are looked at, of the whole run. */
+const LOOKS = 24;
+
+/**
+ * What a figure may grow by in the last half of the rounds: by so much a round, the smallest leak that could be meant, or by so much in
+ * all, which an allocator keeps or gives back as it likes; after few rounds that is all that can be said.
+ */
+interface Growth {
+  readonly each: number;
+  readonly inAll: number;
+}
+
+const GROWTH = {
+  descriptors: { each: 0.001, inAll: 2 },
+  threads: { each: 0.001, inAll: 2 },
+  kibibytes: { each: 0.25, inAll: 6_144 },
+  heapKib: { each: 0.1, inAll: 1_024 },
+  objects: { each: 0.5, inAll: 5_000 },
+} as const satisfies Readonly<Record<keyof Held, Growth>>;
+
+const FIGURES = [
+  "descriptors",
+  "threads",
+  "kibibytes",
+  "heapKib",
+  "objects",
+] as const satisfies readonly (keyof Held)[];
+
+/** Who is looked at. */
+const WHO = ["daemon", "shim", "keeper"] as const;
+
+type Look = { readonly at: number } & Readonly<Record<(typeof WHO)[number], Held>>;
 
 test(
-  "F34: ten thousand failed execs, attaches and resizes leave no descriptor, thread or memory",
+  "F34: ten thousand failed execs, attaches and resizes leave no descriptor, thread, object or memory",
   async () => {
-    await using daemon = await Daemon.start({ maker: "ours" });
+    // A daemon that says debug serves its collector, and so do its shims.
+    const config = '[debug]\n  level = "debug"\n  address = "@dir@/debug.sock"\n';
+    await using daemon = await Daemon.start({ maker: "ours", config });
     const namespace = `stvscale${process.pid}`;
     const archive = join(daemon.dir, "image.tar");
     await writeFile(archive, await ociArchive());
@@ -31,28 +66,82 @@ test(
       return ran.stdout;
     };
     await must("images", "import", archive);
-    await must("run", "-d", "--null-io", IMAGE, "c", "sleep", "100000");
+    await must("containers", "create", IMAGE, "pattern", "sleep", "100000");
+    await using client = connectClient({ address: daemon.address });
+    const clones = await Clones.of(client, namespace, "pattern");
+    await clones.make("c");
+    await clones.create("c");
+    await clones.start("c");
     const init = /^c\s+(\d+)/m.exec(await must("tasks", "ls"))?.[1] ?? "";
     const shim = Number(/^PPid:\s+(\d+)/m.exec(await readFile(`/proc/${init}/status`, "utf8"))?.[1]);
-    const of = { address: daemon.address, namespace, containerId: "c" };
-    /** Rounds until `most` are done or the time is over. @returns how many it were */
-    const failFor = async (most: number, limitMs: number): Promise<number> => {
-      const end = performance.now() + limitMs;
-      let done = 0;
-      do {
-        await failOften({ ...of, rounds: STEP });
-        done += STEP;
-      } while (done < most && performance.now() < end);
-      return done;
+    const keeper = (await processesNaming(daemon.dir)).find(({ command }) => command.includes(" keeper "))?.pid ?? 0;
+    const name = { id: "c", address: join(daemon.state, "s/shim"), daemonAddress: daemon.address, namespace };
+    const sockets = shimDebugSockets(name);
+    const exists = await Promise.all(
+      sockets.map(async (path) =>
+        Bun.file(path)
+          .stat()
+          .catch(() => undefined),
+      ),
+    );
+    const shimDebug = sockets.find((_, index) => exists[index] !== undefined) ?? "";
+
+    const look = async (at: number): Promise<Look> => {
+      const held = {
+        at,
+        daemon: await heldAfterCollection(daemon.pid, join(daemon.dir, "debug.sock")),
+        shim: await heldAfterCollection(shim, shimDebug),
+        keeper: await heldBy(keeper),
+      };
+      process.stdout.write(`${JSON.stringify(held)}\n`);
+      return held;
     };
-    const warm = await failFor(WARM, LANE_MS * WARMING);
-    const before = { daemon: await heldBy(daemon.pid), shim: await heldBy(shim) };
-    const rounds = await failFor(MOST - warm, LANE_MS * (1 - WARMING));
-    const after = { daemon: await quiet(daemon.pid, before.daemon), shim: await quiet(shim, before.shim) };
-    process.stdout.write(`${warm} and ${rounds} rounds: ${JSON.stringify({ before, after })}\n`);
-    for (const who of ["daemon", "shim"] as const)
-      expect(after[who].kibibytes - before[who].kibibytes).toBeLessThan(Math.max(NOISE_KIB, rounds * GROWTH_KIB));
+    const began = performance.now();
+    const looks = [await look(0)];
+    const samples = new Samples();
+    let done = 0;
+    /** The part of the run that is over, by rounds or by time. */
+    const over = (): number => Math.max(done / MOST, (performance.now() - began) / (LANE_MS * 0.9));
+    while (over() < 1) {
+      await failOften({ address: daemon.address, namespace, containerId: "c", rounds: STEP, prefix: `f${done}-` });
+      await eachOf(GOOD, WORKERS, async (index) =>
+        execAndKill(client, samples, { namespace, id: "c", round: done + index }),
+      );
+      done += STEP;
+      if (over() >= looks.length / LOOKS) looks.push(await look(done));
+    }
+    const last = await look(done);
+    looks.push(last);
+
+    const half = lastHalf(looks);
+    const rounds = done - (half[0]?.at ?? 0);
+    const grown: string[] = [];
+    const told: string[] = [];
+    for (const who of WHO) {
+      for (const figure of FIGURES) {
+        const points = half.flatMap((one) => {
+          const value = one[who][figure];
+          return value === undefined ? [] : [{ at: one.at, value }];
+        });
+        if (points.length === 0) continue;
+        const each = slope(points);
+        const { each: mayEach, inAll } = GROWTH[figure];
+        const line = `${who} ${figure} ${(each * 1_000).toFixed(1)} for each 1,000 rounds`;
+        told.push(line);
+        if (each > Math.max(mayEach, inAll / rounds)) grown.push(line);
+      }
+    }
+    process.stdout.write(`${done} rounds; in the last ${rounds}: ${told.join(", ")}\n`);
+    expect(grown).toEqual([]);
+    // When all is quiet, no more descriptors and threads than before the last half.
+    const before = half[0] ?? last;
+    await quiet(daemon.pid, before.daemon);
+    await quiet(shim, before.shim);
+    await quiet(keeper, before.keeper);
     expect(await must("tasks", "exec", "--exec-id", "last", "c", "echo", "still there")).toBe("still there\n");
+    await clones.kill("c");
+    await clones.delete("c");
+    await clones.remove("c");
   },
   LANE_MS + 300_000,
 );

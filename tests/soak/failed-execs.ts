@@ -1,33 +1,15 @@
 // Execs, attaches and resizes that fail, many times, and what the daemon and the shim hold after: used with 300 in the end-to-end lane and with 10,000 in the
 // scale lane.
-import { readdir, readFile } from "node:fs/promises";
 import { Tasks } from "@stevedore/wire/gen/containerd/services/tasks/v1/tasks_pb";
 import { createGrpcTransport } from "@stevedore/wire/grpc/client";
 import { createClient } from "@stevedore/wire/rpc/index";
 import { eventually } from "../harness/process.ts";
+import { type Held, heldBy } from "./held.ts";
 
 /** Calls at a time: as many as a busy client has. */
 const WORKERS = 8;
 
 const PROCESS = "types.containerd.io/opencontainers/runtime-spec/1/Process";
-
-/** What a process holds. */
-export interface Held {
-  readonly descriptors: number;
-  readonly threads: number;
-  /** Private memory. */
-  readonly kibibytes: number;
-}
-
-export async function heldBy(pid: number): Promise<Held> {
-  const smaps = await readFile(`/proc/${pid}/smaps_rollup`, "utf8");
-  const of = (key: string): number => Number(RegExp(`^${key}:\\s+(\\d+)`, "m").exec(smaps)?.[1] ?? 0);
-  return {
-    descriptors: (await readdir(`/proc/${pid}/fd`)).length,
-    threads: (await readdir(`/proc/${pid}/task`)).length,
-    kibibytes: of("Private_Clean") + of("Private_Dirty"),
-  };
-}
 
 export interface FailingOptions {
   readonly address: string;
@@ -35,6 +17,8 @@ export interface FailingOptions {
   /** A container that runs. */
   readonly containerId: string;
   readonly rounds: number;
+  /** In each exec's id, so that those of several calls do not meet. */
+  readonly prefix?: string;
 }
 
 /**
@@ -43,7 +27,13 @@ export interface FailingOptions {
  *
  * @throws when one of them does not fail as it has to
  */
-export async function failOften({ address, namespace, containerId, rounds }: FailingOptions): Promise<void> {
+export async function failOften({
+  address,
+  namespace,
+  containerId,
+  rounds,
+  prefix = "f",
+}: FailingOptions): Promise<void> {
   const transport = createGrpcTransport({ address });
   const tasks = createClient(Tasks, transport);
   const call = { timeoutMs: 60_000, metadata: { "containerd-namespace": namespace } };
@@ -59,7 +49,7 @@ export async function failOften({ address, namespace, containerId, rounds }: Fai
   let next = 0;
   const worker = async (): Promise<void> => {
     for (let round = next++; round < rounds; round = next++) {
-      const execId = `f${round}`;
+      const execId = `${prefix}${round}`;
       const missing = { containerId, execId: `none${round}` };
       await tasks.exec({ containerId, execId, spec }, call);
       await fails("start of a program that is not there", tasks.start({ containerId, execId }, call));

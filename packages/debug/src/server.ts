@@ -77,7 +77,10 @@ async function answer(request: Request, profiles: boolean): Promise<Response> {
   const { pathname, searchParams } = new URL(request.url);
   if (request.method !== "GET" && request.method !== "HEAD") return text("method not allowed\n", 405);
   try {
-    if (pathname === "/debug/vars") return Response.json(await variables());
+    if (pathname === "/debug/vars") {
+      if (searchParams.get("gc") === "1") Bun.gc(true);
+      return Response.json(await variables());
+    }
     if (!profiles) return text("404 page not found\n", 404);
     if (pathname === "/debug/pprof" || pathname === PREFIX) return text(index());
     if (pathname.startsWith(PREFIX)) return await profile(pathname.slice(PREFIX.length), searchParams, request.signal);

@@ -88,6 +88,7 @@ test("thousands of execs leave a short journal, and what lives stays in it, also
       journal.write({ what: "exec-pid", exec, pid: 1000 + i, start: "1" });
       journal.writeExit(exec, { pid: 1000 + i, status: 0, exitedAt: new Date(0) });
       journal.write({ what: "exec-deleted", exec });
+      journal.write({ what: "told", exec, pid: 1000 + i }); // the daemon takes the news when it has time
     }
   };
   first.write({ what: "exec", exec: "stays", io, spec: "{}" });

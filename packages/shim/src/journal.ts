@@ -100,6 +100,8 @@ export class Journal implements Disposable {
   write(line: JournalLine): void {
     const isChange = line.what === "paused" || line.what === "resumed";
     const exec = "exec" in line ? line.exec : isChange ? CHANGES : "";
+    // The daemon may take the news of an exit after the exec was deleted: nobody needs to know, and the line would stay for ever.
+    if (line.what === "told" && exec !== "" && !this.#lines.has(exec)) return;
     this.#append(exec, encodeText(`${JSON.stringify({ at: Date.now(), ...line })}\n`));
     if (isChange) {
       const kept = this.#lines.get(exec) ?? [];

@@ -75,6 +75,7 @@ import { isConnectionGone, ShimConnection, type TaskCall } from "./shim-client.t
 import { readShimLog, type ShimLogSink } from "./shim-log.ts";
 import { answers, removeSocketLeft } from "./shim-socket.ts";
 import { SpareShim } from "./spare-shim.ts";
+import { type Asked, isWithin, withoutStragglers } from "./stragglers.ts";
 import { TaskEntry, TaskTable } from "./task-entry.ts";
 import { untilAborted } from "./until-aborted.ts";
 
@@ -134,6 +135,18 @@ const ISOLATED = "stevedore.isolated";
 
 /** How long a shim may take to take a container over, milliseconds: it waits for runtimes that the dead one has called. */
 const ADOPT_MS = 30_000;
+
+/**
+ * How long a list waits for a shim when all others have answered, milliseconds: many times what an answer takes, and what one
+ * list takes longer when a shim has been stopped.
+ */
+const LIST_PATIENCE_MS = 100;
+
+/** How long a shared shim may take to say that it is there before a container is given to another one, milliseconds. */
+const PRESENCE_MS = 1_000;
+
+/** So many that say nothing are passed by: where all are so slow, the machine is, and one more shim makes that worse. */
+const MOST_SILENT = 3;
 
 /** How often a container is tried to be taken over before what is left of it is cleaned up, and the first pause in between. */
 const ADOPT_ATTEMPTS = 4;
@@ -347,18 +360,30 @@ export class ShimTaskManager implements LocalTaskManager {
   async list(context: RequestContext): Promise<readonly ProcessState[]> {
     const namespace = requireNamespace(context);
     await this.#scanned;
-    const states = this.#table.list(namespace).map(async (entry) => {
-      // One list waits for a shim that is stopped or hangs; the others are not held up by it.
-      if (entry.unanswered !== undefined) return entry.last;
-      try {
-        return await this.#state(context, entry, "");
-      } catch (error) {
-        if (isErrorClass(error, "not-found")) return undefined; // deleted meanwhile
-        if (context.signal.aborted) throw error;
+    const asked = this.#table.list(namespace).map((entry): Asked<ProcessState | undefined> => {
+      // Given up once already, and has not answered since.
+      if (entry.unanswered !== undefined) return { answer: Promise.resolve(entry.last) };
+      const answer = this.#listed(context, entry);
+      // After a restart of the daemon nothing is known of a task but what its shim tells.
+      if (entry.last.status === "unknown") return { answer };
+      const instead = (): ProcessState => {
+        this.#askOn(entry);
         return entry.last;
-      }
+      };
+      return { answer, instead };
     });
-    return (await Promise.all(states)).filter((state) => state !== undefined);
+    return (await withoutStragglers(asked, LIST_PATIENCE_MS)).filter((state) => state !== undefined);
+  }
+
+  /** A task's state for a list; undefined when it was deleted meanwhile. */
+  async #listed(context: RequestContext, entry: TaskEntry): Promise<ProcessState | undefined> {
+    try {
+      return await this.#state(context, entry, "");
+    } catch (error) {
+      if (isErrorClass(error, "not-found")) return undefined;
+      if (context.signal.aborted) throw error;
+      return entry.last;
+    }
   }
 
   async kill(
@@ -486,6 +511,7 @@ export class ShimTaskManager implements LocalTaskManager {
       .list(namespace)
       .filter(matches)
       .map(async (entry): Promise<TaskMetric | undefined> => {
+        if (entry.unanswered !== undefined) return undefined; // as when it does not answer in time, and everybody would wait
         const timestamp = new Date();
         try {
           const { stats } = await this.#call(context, entry, (task, options) => task.stats({ id: entry.id }, options), {
@@ -498,6 +524,7 @@ export class ShimTaskManager implements LocalTaskManager {
           if (!isErrorClass(error, "not-found")) {
             this.#log.error(`collecting metrics for ${entry.id}`, { error: messageOf(error) });
           }
+          if (isErrorClass(error, "deadline-exceeded")) this.#askOn(entry);
           return undefined;
         }
       });
@@ -514,7 +541,13 @@ export class ShimTaskManager implements LocalTaskManager {
           signal: context.signal,
         });
         const pid = entry.exits.get(id)?.pid ?? (execId === "" ? entry.last.pid : 0);
-        return { ...exitRecord(id, answer), pid };
+        const exit = { ...exitRecord(id, answer), pid };
+        // Whoever is told of the end here must not find it running in a list, though its shim does not answer that.
+        if (execId === "") {
+          const { exitStatus, exitedAt } = exit;
+          entry.last = { ...entry.last, status: "stopped", exitStatus, exitedAt };
+        }
+        return exit;
       } catch (error) {
         if (!isConnectionGone(error, connection) || entry.deleted) throw error;
         // The shim has gone: another one takes over, or what the clean-up finds out is the answer.
@@ -681,19 +714,20 @@ export class ShimTaskManager implements LocalTaskManager {
     undo.defer(() => over.abort());
     const start = (): Promise<BootstrapRecord> =>
       this.#launch((cut) => binary.startShared(task.options ?? container.runtime.options, cut), context.signal);
-    const found = await this.#connectShared(await kindOf(binary, bundle), start, context.signal).catch(
-      (error: unknown) => {
-        throw withContext("start failed", error);
-      },
-    );
+    const note = async (record: BootstrapRecord): Promise<void> => {
+      await Promise.all([
+        writeFile(join(bundle.path, BUNDLE_FILE.shimBinary), binary.path, { mode: 0o600 }),
+        writeFile(join(bundle.path, BUNDLE_FILE.shared), "", { mode: 0o600 }),
+        writeBootstrap(bundle, record),
+      ]);
+    };
+    const kind = await kindOf(binary, bundle);
+    const found = await this.#connectShared(kind, { start, note }, context.signal).catch((error: unknown) => {
+      throw withContext("start failed", error);
+    });
     const { shared, connection } = found;
     undo.defer(() => this.#shared.release(shared));
     undo.defer(() => connection.close());
-    await Promise.all([
-      writeFile(join(bundle.path, BUNDLE_FILE.shimBinary), binary.path, { mode: 0o600 }),
-      writeFile(join(bundle.path, BUNDLE_FILE.shared), "", { mode: 0o600 }),
-      writeBootstrap(bundle, shared.record),
-    ]);
     const entry = new TaskEntry(bundle, {
       binary,
       shim: { kind: "connected", connection },
@@ -706,21 +740,57 @@ export class ShimTaskManager implements LocalTaskManager {
     return entry;
   }
 
-  /** A shared shim and a connection to it. One that has died a moment ago is not yet known to have, so it is tried twice. */
+  /**
+   * A shared shim and a connection to it. One that has died a moment ago is not yet known to have, so it is tried twice; one that
+   * is stopped takes connections but would keep the container for as long as it is, so it is asked whether it is there.
+   *
+   * @param doing.note writes down whose the container is, while the shim is asked
+   */
   async #connectShared(
     kind: SharedKind,
-    start: () => Promise<BootstrapRecord>,
+    doing: {
+      readonly start: () => Promise<BootstrapRecord>;
+      readonly note?: (record: BootstrapRecord) => Promise<void>;
+    },
     signal: AbortSignal,
   ): Promise<{ readonly shared: SharedShim; readonly connection: ShimConnection }> {
-    for (let isLast = false; ; isLast = true) {
-      const shared = await this.#shared.acquire(kind, start, signal);
+    let dead = 0;
+    let silent = 0;
+    for (;;) {
+      const shared = await this.#shared.acquire(kind, doing.start, signal);
+      const { address } = shared.record;
+      await using undo = new AsyncDisposableStack();
+      undo.defer(() => this.#shared.release(shared));
+      let connection: ShimConnection;
       try {
-        return { shared, connection: await ShimConnection.open(shared.record, kind.namespace, signal) };
+        connection = await ShimConnection.open(shared.record, kind.namespace, signal);
       } catch (error) {
-        this.#shared.release(shared);
-        this.#shared.forget(shared.record.address);
-        if (isLast || signal.aborted) throw error;
+        if (signal.aborted) throw error;
+        this.#shared.forget(address);
+        dead++;
+        if (dead > 1) throw error;
+        continue;
       }
+      const answer = this.#present(connection);
+      undo.defer(() => void answer.then(() => connection.close()));
+      const isThere = silent === MOST_SILENT || untilAborted(isWithin(answer, PRESENCE_MS), signal);
+      const [taken] = await Promise.all([isThere, doing.note?.(shared.record)]);
+      if (taken) {
+        undo.move();
+        return { shared, connection };
+      }
+      silent++;
+      this.#log.warn("a shared shim does not answer, asking another one", { address });
+      this.#shared.avoid(address, answer);
+    }
+  }
+
+  /** Resolves when a shim has said something, if only that it is gone. */
+  async #present(connection: ShimConnection): Promise<void> {
+    try {
+      await connection.call((task, options) => task.connect({ id: "" }, options), {});
+    } catch (error) {
+      this.#log.debug("asking a shim whether it is there", { error: messageOf(error) });
     }
   }
 
@@ -1073,7 +1143,7 @@ export class ShimTaskManager implements LocalTaskManager {
       connection = await ShimConnection.open(await binary.start(options, signal), namespace, signal);
     } else {
       const start = (): Promise<BootstrapRecord> => binary.startShared(options, signal);
-      const found = await this.#connectShared(await kindOf(binary, bundle), start, signal);
+      const found = await this.#connectShared(await kindOf(binary, bundle), { start }, signal);
       ({ shared, connection } = found);
       undo.defer(() => this.#shared.release(found.shared));
     }
@@ -1228,7 +1298,7 @@ export class ShimTaskManager implements LocalTaskManager {
     } catch (error) {
       if (context.signal.aborted || execId !== "" || !isErrorClass(error, "deadline-exceeded")) throw error;
       this.#log.error(`get state for ${entry.id}`, { error: messageOf(error) });
-      this.#askOn(entry);
+      this.#avoidShimOf(entry);
       return entry.last;
     }
   }
@@ -1251,7 +1321,13 @@ export class ShimTaskManager implements LocalTaskManager {
       }
     };
     entry.unanswered = asking();
-    this.#shared.avoid(connection.record.address, entry.unanswered);
+  }
+
+  /** A shim that has not answered within a limit gets no more containers until it does. */
+  #avoidShimOf(entry: TaskEntry): void {
+    this.#askOn(entry);
+    if (entry.unanswered !== undefined && entry.address !== undefined)
+      this.#shared.avoid(entry.address, entry.unanswered);
   }
 
   /**
