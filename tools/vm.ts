@@ -1,7 +1,7 @@
 // Runs one command in a virtual machine of the VM lane, with this repository (read-only) at its own path:
 //   bun tools/vm.ts [--systemd|--v1] bun test ./tests/e2e/run.test.ts
 // What it prints comes as it is printed; the exit status is the command's. Needs `tools/apt.sh vm` and `make build` first.
-import { Guest, type GuestOptions } from "../tests/harness/vm/guest.ts";
+import { Guest, type GuestOptions, SLOWEST } from "../tests/harness/vm/guest.ts";
 import { root, say } from "./project.ts";
 
 const LIMIT_MS = 60 * 60_000;
@@ -25,7 +25,7 @@ async function main(): Promise<number> {
   say(`booted in ${((performance.now() - begun) / 1000).toFixed(1)} s`);
   guest.onStream = (text) => void process.stdout.write(text);
   const path = `PATH=${root}/build/toolchain/bin:${root}/node_modules/.bin:$PATH`;
-  const ran = await guest.run(`export ${path} CI=1\n${command.map(quoted).join(" ")} >/run/guest/stream 2>&1`, {
+  const ran = await guest.run(`export ${path} CI=1 STEVEDORE_SLOW=${SLOWEST}\n${command.map(quoted).join(" ")} >/run/guest/stream 2>&1`, {
     timeoutMs: LIMIT_MS,
   });
   return ran.code;

@@ -17,6 +17,9 @@ export type GuestOptions = {
   readonly kernelArguments?: readonly string[];
 };
 
+/** Machines that do other things too are slower by this than one that does nothing else: what limits in and around a guest are made of. */
+export const SLOWEST = 30;
+
 /** Until the agent answers: thirty times what it takes on a machine that does nothing else. */
 const BOOT_LIMIT_MS = 300_000;
 /** A script that does not say otherwise; thirty times what the slowest takes on a machine that does nothing else. */

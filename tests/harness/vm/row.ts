@@ -14,7 +14,7 @@ import { join } from "node:path";
 import { type Maker, repository } from "../daemon.ts";
 import { IMAGE, ociArchive } from "../images.ts";
 import type { Result } from "../process.ts";
-import { Guest, type GuestOptions } from "./guest.ts";
+import { Guest, type GuestOptions, SLOWEST } from "./guest.ts";
 
 /** Who plays all parts. */
 const MAKERS = { peer: "debian", ours: "ours" } as const;
@@ -61,8 +61,6 @@ export type GuestStage = {
   ): Promise<{ readonly code: string; readonly message: string; readonly response: Uint8Array }>;
 };
 
-/** Machines that do other things too are slower by this; of a case's estimate. */
-const SLOWEST = 30;
 /** What a boot takes, of a file's minutes, and with it the first start of the daemons. */
 const BOOT_SECONDS = 25;
 /** What {@link GuestWorld.leavesNothing} takes, of a file's minutes. */
