@@ -344,13 +344,21 @@ const STRUCK: Readonly<Record<(typeof PHASES)[number], Victim>> = {
   "delete.after": "both",
 };
 
-test("F31: nothing is lost or left when somebody dies at any phase of a container's life", async () => {
-  await using world = await PhaseWorld.start();
-  for (const phase of PHASES) await world.scenario(phase, STRUCK[phase]);
-}, patience(300_000));
+test(
+  "F31: nothing is lost or left when somebody dies at any phase of a container's life",
+  async () => {
+    await using world = await PhaseWorld.start();
+    for (const phase of PHASES) await world.scenario(phase, STRUCK[phase]);
+  },
+  patience(300_000),
+);
 
-test("F31: the keeper alone knows exits where the kernel keeps none", async () => {
-  await using world = await PhaseWorld.start({ oldKernel: true });
-  await world.scenario("exit", "shim");
-  await world.scenario("exit", "both");
-}, patience(120_000));
+test(
+  "F31: the keeper alone knows exits where the kernel keeps none",
+  async () => {
+    await using world = await PhaseWorld.start({ oldKernel: true });
+    await world.scenario("exit", "shim");
+    await world.scenario("exit", "both");
+  },
+  patience(120_000),
+);

@@ -173,7 +173,9 @@ export class Daemon implements AsyncDisposable {
     if (ended === undefined) {
       child.kill("SIGKILL");
       await child.exited;
-      throw new Error(`the daemon did not end within ${patience(limitMs)} ms of ${signal}\n${(await this.log).slice(-2_000)}`);
+      throw new Error(
+        `the daemon did not end within ${patience(limitMs)} ms of ${signal}\n${(await this.log).slice(-2_000)}`,
+      );
     }
     this.#child = undefined;
     return ended;

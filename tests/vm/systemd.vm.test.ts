@@ -238,7 +238,10 @@ for (const cast of ["peer", "ours"] as const) {
   world.plain(
     "W23",
     `containerd.service written by hand with a configuration of version 1.0: started, and each of its keys has its effect [${cast}]`,
-    { covers: ["config:oom_score", "config:metrics.address", "config:debug.level"], seconds: 20 },
+    {
+      covers: ["config:oom_score", "config:plugins.io.containerd.server.v1.metrics.address", "config:debug.level"],
+      seconds: 20,
+    },
     async (guest) => {
       await guest.must(`${W23_CLEAR}
 ${W23_INSTALL[cast]}

@@ -37,6 +37,11 @@ const WITH_US = ["setpriv", "--pdeathsig", "KILL"];
 
 const INIT = { small: "/guest/init.sh", v1: "/guest/init.sh", systemd: "/lib/systemd/systemd" } as const;
 
+/** As one word of a shell. */
+export function quoted(word: string): string {
+  return `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
 /** The arguments of qemu: everything of it is in `dir`. */
 function machine(options: GuestOptions, image: Image, dir: string): string[] {
   const kind = options.kind ?? "small";
@@ -158,6 +163,24 @@ export class Guest implements AsyncDisposable {
     } finally {
       this.#waiting.delete(id);
     }
+  }
+
+  /**
+   * Runs a command of this repository's tools in the guest, `bun` among them, with the harness's limits made for a machine this slow. What it prints goes to
+   * {@link onStream} as it comes, and is the result's stdout.
+   */
+  async tool(
+    command: readonly string[],
+    options: { readonly env?: Readonly<Record<string, string>>; readonly timeoutMs?: number } = {},
+  ): Promise<Result> {
+    const env = { ...options.env, CI: "1", STEVEDORE_SLOW: String(SLOWEST) };
+    const path = ["build/toolchain/bin", "node_modules/.bin"].map((folder) => join(repository, folder)).join(":");
+    const variables = Object.entries(env).map(([name, value]) => `${name}=${quoted(value)}`);
+    const line = ["env", ...variables, ...command.map(quoted)].join(" ");
+    return this.run(
+      `export PATH=${path}:$PATH\nset -o pipefail\n${line} 2>&1 | tee /run/guest/stream`,
+      options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs },
+    );
   }
 
   /** Like {@link run}, but throws when the script fails: for steps that only lead to what is tested. */
