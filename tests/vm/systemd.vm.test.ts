@@ -37,7 +37,7 @@ world.plain(
 );
 
 world.plain("B02", "systemctl start comes back when the daemon is ready to answer", { seconds: 6 }, async (guest) => {
-  await guest.must("systemctl start containerd", { timeoutMs: 600_000 });
+  await guest.must("systemctl start containerd");
   expect(await guest.must("systemctl is-active containerd")).toBe("active\n");
   expect(await guest.must("systemctl show -p Type -p SubState -p NotifyAccess containerd")).toBe(
     "Type=notify\nNotifyAccess=main\nSubState=running\n",
@@ -92,7 +92,6 @@ systemctl show -p NRestarts containerd
 status_of web; ctr tasks exec --exec-id e web echo from inside
 until_true stopped late
 end_of late`,
-      { timeoutMs: 600_000 },
     );
     expect(said).toBe("NRestarts=1\nsame process\nRUNNING\nfrom inside\nexit code 9\n");
   },
@@ -110,7 +109,6 @@ mkdir -p /etc/containerd; printf 'version = 3\\n[debug]\\n level = "debug"\\n' >
 systemctl restart containerd
 [ "$init" = "$(ctr tasks ls | awk '$1 == "web" { print $2 }')" ] && echo same process
 journalctl -u containerd -o cat _PID=$(main_pid) | grep -c level=debug | sed 's/^[1-9].*/debug lines/'`,
-      { timeoutMs: 600_000 },
     );
     expect(said).toBe("same process\ndebug lines\n");
   },
@@ -134,7 +132,6 @@ for id in web inner; do ctr tasks kill -s KILL $id; until_true stopped $id; end_
 rm -r /etc/systemd/system/containerd.service.d; systemctl daemon-reload; systemctl restart containerd
 until_true no_mounts
 grep -c /run/containerd/ /proc/mounts; grep -c /run/containerd/ /proc/$(main_pid)/mounts; true`,
-      { timeoutMs: 600_000 },
     );
     expect(said.replaceAll("/bin/busybox\n", "")).toBe(
       "own mounts\nRUNNING\nRUNNING\nexit code 137\nexit code 137\n0\n0\n",
@@ -154,7 +151,6 @@ p=$(ctr tasks ls | awk '$1 == "kept" { print $2 }')
 systemctl stop containerd; systemctl is-active containerd; kill -0 $p && echo alive
 systemctl start containerd; status_of kept
 ctr tasks kill -s KILL kept; until_true stopped kept; end_of kept; ctr containers ls -q | grep kept; true`,
-      { timeoutMs: 600_000 },
     );
     expect(said).toBe("inactive\nalive\nRUNNING\nexit code 137\n");
   },
@@ -167,7 +163,6 @@ world.plain(
   async (guest) => {
     await guest.must(
       `${TOOLS} ctr containers create ${IMAGE} boot sleep 100000 && ctr tasks start -d boot && systemctl enable containerd 2>/dev/null`,
-      { timeoutMs: 600_000 },
     );
     expect(await guest.must("systemctl is-enabled containerd")).toBe("enabled\n");
     await guest.reboot();
@@ -176,7 +171,6 @@ world.plain(
 until_true active; ctr containers ls -q; ctr tasks ls -q; ctr tasks start -d boot && status_of boot
 ctr tasks kill -s KILL boot; until_true stopped boot; end_of boot
 systemctl disable containerd 2>/dev/null; systemctl is-enabled containerd; systemctl stop containerd`,
-      { timeoutMs: 600_000 },
     );
     expect(said).toBe("boot\nweb\nRUNNING\nexit code 137\ndisabled\n");
   },
@@ -186,7 +180,8 @@ world.plain("B01", "make uninstall leaves no file of ours", { seconds: 3 }, asyn
   await guest.must("tools/install.sh uninstall && systemctl daemon-reload");
   expect(
     await guest.must(
-      "find /usr/local -type f -not -name .keep -o -type l; systemctl list-unit-files 'containerd*' --no-legend",
+      // systemctl says with its status too that there is none.
+      "find /usr/local -type f -not -name .keep -o -type l; systemctl list-unit-files 'containerd*' --no-legend || true",
     ),
   ).toBe("");
 });
@@ -258,7 +253,6 @@ ctr images import ${ARCHIVE} >/dev/null
 ctr run --rm ${IMAGE} first sh -c 'echo from inside; exit 3'; echo $?
 ctr run -d ${IMAGE} second sleep 100000; runc --root /run/containerd/runc/default list -q
 ctr tasks kill -s KILL second; until_true stopped second; end_of second`,
-        { timeoutMs: 600_000 },
       );
       expect(said).toBe(
         [

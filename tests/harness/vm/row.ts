@@ -291,7 +291,6 @@ printf %s ${quoted(text)} >${folder}/config.toml
 ${prelude({ maker, folder, id: "none" })}
 ${launch(maker, folder)}
 debian_ctr images import ${ARCHIVE}`,
-    { timeoutMs: 300_000 },
   );
   return folder;
 }
@@ -328,6 +327,5 @@ for left in $(pgrep -f '${folder}/'); do tr '\\0' ' ' <"/proc/$left/cmdline"; ec
 awk '$2 ~ "^${folder}/" { print $1, $2 }' /proc/mounts
 find /sys/fs/cgroup -mindepth 2 -type d -path '*/${NAMESPACE}/*'
 true`,
-    { timeoutMs: 300_000 },
   );
 }
