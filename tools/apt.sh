@@ -14,7 +14,7 @@ vm_needs=(qemu-system-x86:qemu-system-x86_64 busybox-static:busybox e2fsprogs:mk
 # The guest's system, with all these depend on: what Debian calls essential, as far as a test needs it, then what is tested with.
 # usr-is-merged stands for the package that would merge an old system, with perl.
 guest_packages=(
-  base-files bash coreutils dash diffutils findutils grep gzip hostname iproute2 kmod mount procps sed tar usr-is-merged util-linux
+  base-files bash bsdutils coreutils dash diffutils findutils grep gzip hostname iproute2 kmod mount procps sed tar usr-is-merged util-linux
   systemd dbus runc crun criu busybox-static strace python3-grpcio
 )
 # Folders of the kernel's modules that a guest may want: all but what drives hardware it has not.

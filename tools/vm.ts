@@ -2,13 +2,9 @@
 //   bun tools/vm.ts [--systemd|--v1] bun test ./tests/e2e/run.test.ts
 // What it prints comes as it is printed; the exit status is the command's. Needs `tools/apt.sh vm` and `make build` first.
 import { Guest, type GuestOptions } from "../tests/harness/vm/guest.ts";
-import { root, say } from "./project.ts";
+import { say } from "./project.ts";
 
 const LIMIT_MS = 60 * 60_000;
-
-function quoted(word: string): string {
-  return `'${word.replaceAll("'", `'\\''`)}'`;
-}
 
 async function main(): Promise<number> {
   const given = process.argv.slice(2).filter((word, index) => word !== "--" || index > 0);
@@ -24,10 +20,7 @@ async function main(): Promise<number> {
   await using guest = await Guest.boot({ kind });
   say(`booted in ${((performance.now() - begun) / 1000).toFixed(1)} s`);
   guest.onStream = (text) => void process.stdout.write(text);
-  const path = `PATH=${root}/build/toolchain/bin:${root}/node_modules/.bin:$PATH`;
-  const ran = await guest.run(`export ${path} CI=1\n${command.map(quoted).join(" ")} >/run/guest/stream 2>&1`, {
-    timeoutMs: LIMIT_MS,
-  });
+  const ran = await guest.tool(command, { timeoutMs: LIMIT_MS });
   return ran.code;
 }
 

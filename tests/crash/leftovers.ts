@@ -2,7 +2,7 @@
 import { mkdir, readdir, rm, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type Daemon, mountsBelow, processesNaming } from "../harness/daemon.ts";
-import { exec } from "../harness/process.ts";
+import { exec, patience } from "../harness/process.ts";
 
 /** Where clients put the FIFOs of containers' streams, a folder for each container. */
 const FIFOS = "/run/containerd/fifo";
@@ -89,7 +89,7 @@ export async function removeOfClients(daemon: Daemon): Promise<void> {
 
 /** Asks again until nothing is found or the time is over. @returns what was found last */
 export async function settle(find: () => Promise<string[]>, limitMs = 10_000): Promise<string[]> {
-  const end = performance.now() + limitMs;
+  const end = performance.now() + patience(limitMs);
   for (;;) {
     const found = await find();
     if (found.length === 0 || performance.now() > end) return found;

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { KeeperClient } from "@stevedore/keeper/client";
 import { Daemon, processesNaming } from "../harness/daemon.ts";
 import { IMAGE, ociArchive } from "../harness/images.ts";
-import { eventually, type Result, type Running } from "../harness/process.ts";
+import { eventually, patience, type Result, type Running } from "../harness/process.ts";
 import { clientEnvironment, removeOfClients, settle, shims, taskLeftovers } from "./leftovers.ts";
 
 /** Where in a container's life. `before` and `after` are of the runtime's call. */
@@ -274,7 +274,7 @@ export class PhaseWorld implements AsyncDisposable {
     if (victim === "stop") await Bun.sleep(200);
     await goOn();
     for (const client of clients) {
-      const ended = await Promise.race([client.exited.then(() => true), Bun.sleep(20_000).then(() => false)]);
+      const ended = await Promise.race([client.exited.then(() => true), Bun.sleep(patience(20_000)).then(() => false)]);
       if (!ended) throw new Error(`${phase}, ${victim}: a client hangs\n${client.stderr()}\n${await this.told()}`);
     }
     if (phase === "exit") await this.#exitOf(id);

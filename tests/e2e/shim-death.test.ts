@@ -8,7 +8,7 @@ import { shims } from "../crash/leftovers.ts";
 import { PHASES, PhaseWorld, type Victim } from "../crash/phases.ts";
 import { mountsBelow, program } from "../harness/daemon.ts";
 import { withClient } from "../harness/exits.ts";
-import { eventually, exec, start } from "../harness/process.ts";
+import { eventually, exec, patience, type Running, start } from "../harness/process.ts";
 import { type CastName, row, type Stage } from "../harness/row.ts";
 
 const ALL: readonly CastName[] = ["peer", "ours", "our-daemon", "our-ctr", "our-shim", "their-shim"];
@@ -31,6 +31,16 @@ async function serving(t: Stage): Promise<number[]> {
   return found.filter(({ command }) => !/ (start|delete)$/.test(command)).map(({ pid }) => pid);
 }
 
+/** A client of the events, once it has been told one. */
+async function listen(t: Stage): Promise<Running> {
+  const events = t.start("events");
+  await eventually("the subscription", async () => {
+    await t.must("namespaces", "label", t.namespace, `now=${Date.now()}`);
+    return events.stdout().includes(" /namespaces/update ") ? true : undefined;
+  });
+  return events;
+}
+
 async function killShims(t: Stage): Promise<void> {
   for (const pid of await serving(t)) process.kill(pid, "SIGKILL");
 }
@@ -50,9 +60,9 @@ row(
   { casts: ALL, config: PEERS_WAY },
   async (t) => {
     const id = t.id("c");
-    const events = t.start("events");
-    await Bun.sleep(400);
-    await t.must("run", "-d", "--null-io", await t.image(), id, "sleep", "1000");
+    const image = await t.image();
+    const events = await listen(t);
+    await t.must("run", "-d", "--null-io", image, id, "sleep", "1000");
     const state = join("/run/containerd/runc", t.namespace);
     const mounts = async (): Promise<string[]> => (await mountsBelow(t.daemon.dir)).filter((one) => one.includes(id));
     expect(await readdir(state)).toEqual([id]);
@@ -102,8 +112,7 @@ row(
   async (t) => {
     const image = await t.image();
     const id = t.id("c");
-    const events = t.start("events");
-    await Bun.sleep(400);
+    const events = await listen(t);
     // It ends when it is told to, after everything else here.
     const first = COUNT.replace("; exit", "; while [ ! -e /go ]; do sleep 0.02; done; exit");
     const run = t.start("run", image, id, "sh", "-c", `${first} 7`);
@@ -348,7 +357,7 @@ row(
 );
 
 /** How long a list waits for a shim: longer than anything here takes by itself. */
-const STATE_LIMIT_MS = 8_000;
+const STATE_LIMIT_MS = patience(8_000);
 
 row(
   "F31",
@@ -422,13 +431,21 @@ const STRUCK: Readonly<Record<(typeof PHASES)[number], Victim>> = {
   "delete.after": "both",
 };
 
-test("F31: nothing is lost or left when somebody dies at any phase of a container's life", async () => {
-  await using world = await PhaseWorld.start();
-  for (const phase of PHASES) await world.scenario(phase, STRUCK[phase]);
-}, 300_000);
+test(
+  "F31: nothing is lost or left when somebody dies at any phase of a container's life",
+  async () => {
+    await using world = await PhaseWorld.start();
+    for (const phase of PHASES) await world.scenario(phase, STRUCK[phase]);
+  },
+  patience(300_000),
+);
 
-test("F31: the keeper alone knows exits where the kernel keeps none", async () => {
-  await using world = await PhaseWorld.start({ oldKernel: true });
-  await world.scenario("exit", "shim");
-  await world.scenario("exit", "both");
-}, 120_000);
+test(
+  "F31: the keeper alone knows exits where the kernel keeps none",
+  async () => {
+    await using world = await PhaseWorld.start({ oldKernel: true });
+    await world.scenario("exit", "shim");
+    await world.scenario("exit", "both");
+  },
+  patience(120_000),
+);

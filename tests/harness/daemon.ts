@@ -4,7 +4,7 @@ import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, rmdir, symlink, writ
 import { createConnection } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type ExecOptions, eventually, exec, type Result, type Running, start } from "./process.ts";
+import { type ExecOptions, eventually, exec, patience, type Result, type Running, start } from "./process.ts";
 
 /** The repository, as a path. */
 export const repository = join(import.meta.dirname, "../..");
@@ -169,11 +169,13 @@ export class Daemon implements AsyncDisposable {
     const child = this.#child;
     if (child === undefined) return 0;
     child.kill(signal);
-    const ended = await Promise.race([child.exited, Bun.sleep(limitMs).then(() => undefined)]);
+    const ended = await Promise.race([child.exited, Bun.sleep(patience(limitMs)).then(() => undefined)]);
     if (ended === undefined) {
       child.kill("SIGKILL");
       await child.exited;
-      throw new Error(`the daemon did not end within ${limitMs} ms of ${signal}\n${(await this.log).slice(-2_000)}`);
+      throw new Error(
+        `the daemon did not end within ${patience(limitMs)} ms of ${signal}\n${(await this.log).slice(-2_000)}`,
+      );
     }
     this.#child = undefined;
     return ended;

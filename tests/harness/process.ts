@@ -1,5 +1,13 @@
 // Running a program in a test: output kept, a time limit always, and the whole group killed when it passes.
 
+/** How many times slower this machine is than those that limits are made for: what starts tests in an emulated one says so. */
+const SLOWNESS = Math.max(1, Number(process.env["STEVEDORE_SLOW"] || "1"));
+
+/** A time limit as this machine needs it, of one in milliseconds for a machine that does nothing else. */
+export function patience(limitMs: number): number {
+  return limitMs * SLOWNESS;
+}
+
 export type Result = {
   /** Exit status; 128 + signal when killed by one. */
   readonly code: number;
@@ -33,7 +41,7 @@ function quoted(word: string): string {
 /** Runs a command to its end. Throws only when it does not end in time. */
 export async function exec(command: readonly string[], options: ExecOptions = {}): Promise<Result> {
   const line = options.tty === true ? ["script", "-qec", command.map(quoted).join(" "), "/dev/null"] : [...command];
-  const limit = options.timeoutMs ?? 20_000;
+  const limit = patience(options.timeoutMs ?? 20_000);
   const child = Bun.spawn(line, {
     env: { PATH: process.env["PATH"] ?? "", HOME: process.env["HOME"] ?? "/", ...options.env },
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
@@ -115,11 +123,12 @@ export async function eventually<T>(
   probe: () => Promise<T | undefined> | T | undefined,
   limitMs = 10_000,
 ): Promise<T> {
-  const end = performance.now() + limitMs;
+  const limit = patience(limitMs);
+  const end = performance.now() + limit;
   for (;;) {
     const found = await probe();
     if (found !== undefined) return found;
-    if (performance.now() > end) throw new Error(`waited ${limitMs} ms for ${what}`);
+    if (performance.now() > end) throw new Error(`waited ${limit} ms for ${what}`);
     await Bun.sleep(20);
   }
 }

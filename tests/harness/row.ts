@@ -11,7 +11,7 @@ import { appendFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Daemon, type Maker } from "./daemon.ts";
 import { IMAGE, type ImageOptions, ociArchive } from "./images.ts";
-import type { ExecOptions, Result, Running } from "./process.ts";
+import { type ExecOptions, patience, type Result, type Running } from "./process.ts";
 
 /** Who plays which part in one run of a case. */
 export type Cast = { readonly client: Maker; readonly daemon: Maker; readonly shim: Maker };
@@ -189,7 +189,7 @@ export function row(id: string, title: string, options: RowOptions, body: (stage
           }
         }
       },
-      options.timeoutMs ?? 60_000,
+      patience(options.timeoutMs ?? 60_000),
     );
   }
 }
