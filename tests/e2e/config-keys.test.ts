@@ -78,13 +78,15 @@ row(
   "keys that change nothing are named when the daemon starts",
   {
     casts: ["ours"],
-    source: "containerd 2.3.4: trace ids need a tracing processor, tls_common_name is for Windows",
-    covers: ["config:debug.log_trace_id", "config:plugins.io.containerd.server.v1.grpc-tcp.tls_common_name"],
-    config: { ours: '[debug]\n  log_trace_id = true\n[grpc]\n  tcp_tls_common_name = "name"\n' },
+    source: "containerd 2.3.4: tls_common_name is for Windows, classes are for pods",
+    covers: ["config:plugins.io.containerd.server.v1.grpc-tcp.tls_common_name"],
+    config: {
+      ours: '[grpc]\n  tcp_tls_common_name = "name"\n[plugins."io.containerd.service.v1.tasks-service"]\n  blockio_config_file = "/none"\n',
+    },
   },
   async (t) => {
     const log = await t.daemon.log;
-    expect(log).toMatch(/level=warning msg="[^\n]*key \\"debug.log_trace_id\\" has no effect/);
+    expect(log).toMatch(/level=warning msg="[^\n]*blockio_config_file\\" has no effect/);
     expect(log).toMatch(/level=warning msg="[^\n]*tls_common_name\\" has no effect/);
   },
 );

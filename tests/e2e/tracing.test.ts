@@ -74,6 +74,22 @@ test("A40: calls arrive as spans at an OTLP collector, below the caller's", asyn
   expect(inner.attributes).toMatchObject({ "containerd.namespace": "default", "containerd.key": "nothing" });
 });
 
+test("A40: with log_trace_id the log tells to which trace a call belongs", async () => {
+  // @covers config:debug.log_trace_id
+  await using collector = httpCollector();
+  await using daemon = await Daemon.start({
+    maker: "ours",
+    env: { ...SOON, OTEL_EXPORTER_OTLP_ENDPOINT: `http://${collector.address}` },
+    config: '[debug]\n level = "debug"\n log_trace_id = true\n',
+  });
+  await tracedVersion(daemon);
+  await eventually("a line of the call", async () =>
+    (await daemon.log)
+      .split("\n")
+      .find((line) => line.includes("Version/Version") && line.includes(`trace_id=${TRACE}`)),
+  );
+});
+
 test("A40: a trace goes on into the shim, down to the runtime", async () => {
   await using collector = httpCollector();
   await using daemon = await Daemon.start({

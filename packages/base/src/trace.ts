@@ -20,6 +20,8 @@ export interface SpanOptions {
 
 /** A piece of work with a beginning, an end and a place below another. Must not throw. */
 export interface Span {
+  /** What it has in common with all others of one request: 32 hex digits. */
+  readonly traceId: string;
   /** Begins a span below this one. Names come from a small set; what varies is an attribute. */
   child(name: string, options?: SpanOptions): Span;
   set(attributes: SpanAttributes): void;

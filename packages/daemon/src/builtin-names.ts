@@ -10,6 +10,7 @@ export function builtinNames(): ReadonlySet<string> {
       root: "",
       state: "",
       debug: false,
+      logTraceId: false,
       grpcAddress: "",
       ttrpcAddress: "",
       timeouts: {},

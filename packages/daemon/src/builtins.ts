@@ -39,6 +39,8 @@ export interface BuiltinOptions {
   readonly state: string;
   /** Whether the log has debug lines, of calls and of shims. */
   readonly debug: boolean;
+  /** Whether these lines have the ids of traces. */
+  readonly logTraceId: boolean;
   /** Sockets that shims are told of. */
   readonly grpcAddress: string;
   readonly ttrpcAddress: string;
@@ -849,7 +851,7 @@ function monitors(metrics: MetricsRegistry): AnyPlugin[] {
   ];
 }
 
-function servers({ version, debug }: BuiltinOptions, metrics: MetricsRegistry): AnyPlugin[] {
+function servers({ version, debug, logTraceId }: BuiltinOptions, metrics: MetricsRegistry): AnyPlugin[] {
   const everyService = { type: PluginType.grpc, id: ANY } as const;
   const routerOf = (context: PluginContext): Router => {
     const router = new Router();
@@ -859,7 +861,7 @@ function servers({ version, debug }: BuiltinOptions, metrics: MetricsRegistry): 
   const observers = async (context: PluginContext, router: Router): Promise<readonly CallObserver[]> => {
     const made: CallObserver[] = [];
     // Each observer is paid for on every call: the log's only where it would say something.
-    if (debug) made.push((await import("./call-log.ts")).logCalls(context.log));
+    if (debug) made.push((await import("./call-log.ts")).logCalls(context.log, { withTraceId: logTraceId }));
     const counts = context.find(Key.grpcMetrics);
     if (counts !== undefined) {
       counts.show(router.services);

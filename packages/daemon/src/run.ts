@@ -75,6 +75,7 @@ async function startGraph(args: DaemonArguments, settings: Settings, log: Logger
     root: settings.root,
     state: settings.state,
     debug: DEBUG_LEVELS.has(settings.logLevel),
+    logTraceId: settings.logTraceId,
     grpcAddress: textAt(settings.pluginConfig("io.containerd.server.v1.grpc"), "address"),
     ttrpcAddress: textAt(settings.pluginConfig("io.containerd.server.v1.ttrpc"), "address"),
     timeouts: settings.timeouts,

@@ -2,7 +2,7 @@
 import type { DaemonArguments } from "./arguments.ts";
 import { DEFAULT_CONFIG_PATH } from "./arguments.ts";
 import { type LoadedConfig, loadConfig } from "./config/load.ts";
-import { numberAt, sectionAt, textAt, textsAt } from "./config/read.ts";
+import { flagAt, numberAt, sectionAt, textAt, textsAt } from "./config/read.ts";
 import { isTable, type TomlTable } from "./config/types.ts";
 
 export interface Settings {
@@ -13,6 +13,7 @@ export interface Settings {
   readonly cgroupPath: string;
   readonly logLevel: string;
   readonly logFormat: string;
+  readonly logTraceId: boolean;
   readonly disabled: readonly string[];
   readonly required: readonly string[];
   /** Go durations by name (`io.containerd.timeout.shim.load`). */
@@ -45,6 +46,7 @@ export async function loadSettings(args: DaemonArguments): Promise<Settings> {
     cgroupPath: textAt(sectionAt(config, "cgroup"), "path"),
     logLevel: textAt(debug, "level"),
     logFormat: textAt(debug, "format"),
+    logTraceId: flagAt(debug, "log_trace_id"),
     disabled: textsAt(config, "disabled_plugins"),
     required: textsAt(config, "required_plugins"),
     timeouts: sectionAt(config, "timeouts"),

@@ -90,11 +90,14 @@ async function readOne(file: string): Promise<FileConfig> {
 
 /** Keys that containerd 2.3.4 has and that change nothing here, with the reason. */
 const WITHOUT_EFFECT: readonly { readonly path: readonly string[]; readonly reason: string }[] = [
-  { path: ["debug", "log_trace_id"], reason: "this daemon sends no traces, so that its log has no trace ids" },
   {
     path: ["plugins", "io.containerd.server.v1.grpc-tcp", "tls_common_name"],
     reason: "certificates are looked up by name on Windows only",
   },
+  ...["blockio_config_file", "rdt_config_file"].map((key) => ({
+    path: ["plugins", "io.containerd.service.v1.tasks-service", key],
+    reason: "its classes are for pods, and this version has no CRI",
+  })),
 ];
 
 function withoutEffect(config: TomlTable): string[] {

@@ -140,6 +140,10 @@ class LiveSpan implements Span {
     this.#start = this.#now();
   }
 
+  get traceId(): string {
+    return this.#made.place.traceId;
+  }
+
   child(name: string, options: SpanOptions = {}): Span {
     const { tracer, place, clock } = this.#made;
     return tracer.begin({ name, parent: place, clock, options });
