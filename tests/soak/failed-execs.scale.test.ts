@@ -2,7 +2,7 @@
 import { expect, test } from "bun:test";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { connectClient } from "@stevedore/sdk";
+import { backgroundContext, connectClient } from "@stevedore/sdk";
 import { shimDebugSockets } from "@stevedore/sdk/local/shim-sockets";
 import { LANE_MS } from "../crash/leftovers.ts";
 import { Clones } from "../harness/clones.ts";
@@ -18,6 +18,8 @@ const MOST = 10_000;
 const STEP = 48;
 const GOOD = 12;
 const WORKERS = 8;
+/** Events that a daemon keeps in memory for those who read them. */
+const KEPT_EVENTS = 1_100;
 /** So often the processes are looked at, of the whole run. */
 const LOOKS = 24;
 
@@ -96,6 +98,11 @@ test(
       process.stdout.write(`${JSON.stringify(held)}\n`);
       return held;
     };
+    // The daemon has the last thousand events in memory, which are to be there when the first look is taken.
+    const event = { typeUrl: "stevedore.test/filler", value: new Uint8Array(64) };
+    await eachOf(KEPT_EVENTS, WORKERS, async () =>
+      client.events.publish(backgroundContext({ namespace }), "/stevedore/filler", event),
+    );
     const began = performance.now();
     const looks = [await look(0)];
     const samples = new Samples();

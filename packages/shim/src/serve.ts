@@ -219,6 +219,17 @@ function registerServices(server: Server, work: () => Work | undefined, shutdown
     }),
   );
   server.register(
+    "stevedore.shim.v1.Overview",
+    lazyMethods({
+      methods: ["States"],
+      load: async () => (await import("@stevedore/wire/gen/light/stevedore/shim/v1/overview_pb")).Overview,
+      get implementation() {
+        const { tasks } = bound();
+        return { states: async () => ({ states: tasks.states() }) };
+      },
+    }),
+  );
+  server.register(
     "stevedore.shim.v1.Adoption",
     lazyMethods({
       methods: ["Adopt"],

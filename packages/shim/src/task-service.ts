@@ -59,6 +59,7 @@ const STATUS: Readonly<Record<ProcessStatus, 1 | 2 | 3 | 4 | 5>> = {
 };
 
 type StateAnswer = MessageInitShape<typeof StateResponseSchema>;
+type StateFields = Omit<StateAnswer, "$typeName" | "$unknown">;
 
 /** Go's zero time as the peer sends it: clients print it, and compare with it. */
 const ZERO_TIME = { seconds: -62_135_596_800n, nanos: 0 };
@@ -281,18 +282,14 @@ export class TaskService {
     return {};
   }
 
-  async state(request: ProcessTarget): Promise<Omit<StateAnswer, "$typeName" | "$unknown">> {
+  async state(request: ProcessTarget): Promise<StateFields> {
     const container = await this.#container(request.id);
-    const found = container.process(request.execId);
-    return {
-      id: found.id,
-      bundle: container.bundle,
-      pid: found.pid,
-      status: STATUS[found.status],
-      ...found.names,
-      exitStatus: found.end?.status ?? 0,
-      exitedAt: timestamp(found.end?.exitedAt),
-    };
+    return stateOf(container, container.process(request.execId));
+  }
+
+  /** The state of each container's first process: a daemon asks once for all that share this shim. */
+  states(): StateFields[] {
+    return [...this.#containers.values()].map((container) => stateOf(container, container.init));
   }
 
   async pause(request: Target): Promise<Record<string, never>> {
@@ -430,6 +427,11 @@ export class TaskService {
       container.journal.write({ what: "told", exec, pid }),
     );
   }
+}
+
+function stateOf({ bundle }: Container, { id, pid, status, names, end }: ContainerProcess): StateFields {
+  const exitStatus = end?.status ?? 0;
+  return { id, bundle, pid, status: STATUS[status], ...names, exitStatus, exitedAt: timestamp(end?.exitedAt) };
 }
 
 function streams({ stdin, stdout, stderr, terminal }: StreamFields): StreamFields {

@@ -360,10 +360,13 @@ export class ShimTaskManager implements LocalTaskManager {
   async list(context: RequestContext): Promise<readonly ProcessState[]> {
     const namespace = requireNamespace(context);
     await this.#scanned;
-    const asked = this.#table.list(namespace).map((entry): Asked<ProcessState | undefined> => {
+    const entries = this.#table.list(namespace);
+    await Promise.all(entries.filter(isLoading).map((entry) => this.#settle(entry, context.signal)));
+    const together = await this.#askTogether(context, entries);
+    const asked = entries.map((entry): Asked<ProcessState | undefined> => {
       // Given up once already, and has not answered since.
       if (entry.unanswered !== undefined) return { answer: Promise.resolve(entry.last) };
-      const answer = this.#listed(context, entry);
+      const answer = together.get(entry) ?? this.#listed(context, entry);
       // After a restart of the daemon nothing is known of a task but what its shim tells.
       if (entry.last.status === "unknown") return { answer };
       const instead = (): ProcessState => {
@@ -373,6 +376,43 @@ export class ShimTaskManager implements LocalTaskManager {
       return { answer, instead };
     });
     return (await withoutStragglers(asked, LIST_PATIENCE_MS)).filter((state) => state !== undefined);
+  }
+
+  /** States of tasks that share a shim of ours, by one question to each shim: a thousand questions are most of what a list costs. */
+  async #askTogether(
+    context: RequestContext,
+    entries: readonly TaskEntry[],
+  ): Promise<ReadonlyMap<TaskEntry, Promise<ProcessState | undefined>>> {
+    const answers = new Map<TaskEntry, Promise<ProcessState | undefined>>();
+    const asked = entries.filter(({ shim, unanswered }) => shim.kind === "connected" && unanswered === undefined);
+    const ours = new Map<string, boolean>();
+    for (const { binary } of asked) if (!ours.has(binary.path)) ours.set(binary.path, await this.#isOurs(binary.path));
+    const limits = { signal: context.signal, timeoutMs: this.#timeouts.state, ...spanOf(context) };
+    for (const group of Map.groupBy(asked, ({ address }) => address ?? "").values()) {
+      const [first] = group;
+      if (group.length === 1 || first?.shim.kind !== "connected" || ours.get(first.binary.path) !== true) continue;
+      const states = first.shim.connection.states(limits).then((all) => new Map(all.map((one) => [one.id, one])));
+      for (const entry of group) answers.set(entry, this.#listedFrom(context, entry, states));
+    }
+    return answers;
+  }
+
+  /** A task's state as the answer for its whole shim has it; where that has none, its shim is asked for the one. */
+  async #listedFrom(
+    context: RequestContext,
+    entry: TaskEntry,
+    states: Promise<ReadonlyMap<string, StateResponseV3>>,
+  ): Promise<ProcessState | undefined> {
+    try {
+      const answer = (await states).get(entry.id);
+      if (answer !== undefined) return told(entry, answer);
+    } catch (error) {
+      if (context.signal.aborted) throw error;
+      if (isErrorClass(error, "deadline-exceeded")) return this.#lastOf(entry, error);
+      // A shim of an earlier version, or one that has just died.
+      this.#log.debug("asking a shim for all of its states", { id: entry.id, error: messageOf(error) });
+    }
+    return this.#listed(context, entry);
   }
 
   /** A task's state for a list; undefined when it was deleted meanwhile. */
@@ -1292,15 +1332,18 @@ export class ShimTaskManager implements LocalTaskManager {
         (task, options) => task.state({ id: entry.id, execId }, options),
         { timeoutMs: this.#timeouts.state },
       );
-      const state = processState(entry.id, answer);
-      if (execId === "") entry.last = state;
-      return state;
+      return execId === "" ? told(entry, answer) : processState(entry.id, answer);
     } catch (error) {
       if (context.signal.aborted || execId !== "" || !isErrorClass(error, "deadline-exceeded")) throw error;
-      this.#log.error(`get state for ${entry.id}`, { error: messageOf(error) });
-      this.#avoidShimOf(entry);
-      return entry.last;
+      return this.#lastOf(entry, error);
     }
+  }
+
+  /** What was last known of a task whose shim has not told in time. */
+  #lastOf(entry: TaskEntry, error: unknown): ProcessState {
+    this.#log.error(`get state for ${entry.id}`, { error: messageOf(error) });
+    this.#avoidShimOf(entry);
+    return entry.last;
   }
 
   /** Asks a shim that has not told a state in time once more and without a limit, so that it is known when it answers again. */
@@ -1604,6 +1647,18 @@ function spanOf({ span }: RequestContext): { readonly span?: Span } {
 
 function settled(entry: TaskEntry): Promise<void> {
   return entry.shim.kind === "loading" ? entry.shim.settled : Promise.resolve();
+}
+
+function isLoading({ shim }: TaskEntry): boolean {
+  return shim.kind === "loading";
+}
+
+/** Takes what a shim has told of a task's first process. */
+function told(entry: TaskEntry, answer: StateResponseV2 | StateResponseV3): ProcessState {
+  const state = processState(entry.id, answer);
+  // An answer that was under way when the end was told does not bring it back.
+  if (state.status === "stopped" || !entry.exits.has(entry.id)) entry.last = state;
+  return entry.last;
 }
 
 function connected(entry: TaskEntry): { readonly connection: ShimConnection } {

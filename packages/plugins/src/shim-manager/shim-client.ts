@@ -2,7 +2,7 @@ import { classified, isErrorClass, withContext } from "@stevedore/base";
 import { connectUnix, Client as TtrpcClient } from "@stevedore/ttrpc";
 import type { Sandbox } from "@stevedore/wire/gen/containerd/runtime/sandbox/v1/sandbox_pb";
 import type { Task as TaskV2 } from "@stevedore/wire/gen/containerd/task/v2/shim_pb";
-import type { Task as TaskV3 } from "@stevedore/wire/gen/containerd/task/v3/shim_pb";
+import type { StateResponse, Task as TaskV3 } from "@stevedore/wire/gen/containerd/task/v3/shim_pb";
 import type { AdoptResponse } from "@stevedore/wire/gen/stevedore/shim/v1/adoption_pb";
 import { type CallOptions, type Client, createClient, type Transport } from "@stevedore/wire/rpc/index";
 import { ttrpcTransport } from "@stevedore/wire/ttrpc";
@@ -147,6 +147,18 @@ export class ShimConnection {
       this.#withNamespace(options),
     );
     return answer;
+  }
+
+  /**
+   * The states of all containers of a shim of ours, in one call within the bulkhead.
+   *
+   * @throws not-implemented by one of an earlier version
+   */
+  async states(options: CallOptions): Promise<readonly StateResponse[]> {
+    const { Overview } = await import("@stevedore/wire/gen/stevedore/shim/v1/overview_pb");
+    const overview = createClient(Overview, this.#transport);
+    const { states } = await this.#bounded(() => overview.states({}, this.#withNamespace(options)));
+    return states;
   }
 
   close(): void {
