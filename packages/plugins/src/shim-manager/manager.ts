@@ -1657,7 +1657,7 @@ function isLoading({ shim }: TaskEntry): boolean {
 function told(entry: TaskEntry, answer: StateResponseV2 | StateResponseV3): ProcessState {
   const state = processState(entry.id, answer);
   // An answer that was under way when the end was told does not bring it back.
-  if (state.status === "stopped" || !entry.exits.has(entry.id)) entry.last = state;
+  if (state.status === "stopped" || entry.exits.get(entry.id) === undefined) entry.last = state;
   return entry.last;
 }
 
