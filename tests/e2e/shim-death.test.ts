@@ -4,10 +4,11 @@ import { expect, test } from "bun:test";
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { jsonAny, PROCESS_TYPE_URL } from "@stevedore/sdk/spec/any";
-import { shims } from "../crash/leftovers.ts";
+import { removeOfClients, settle, shims, taskLeftovers } from "../crash/leftovers.ts";
 import { PHASES, PhaseWorld, type Victim } from "../crash/phases.ts";
 import { mountsBelow, program } from "../harness/daemon.ts";
 import { withClient } from "../harness/exits.ts";
+import { IMAGE } from "../harness/images.ts";
 import { eventually, exec, patience, type Running, start } from "../harness/process.ts";
 import { type CastName, row, type Stage } from "../harness/row.ts";
 
@@ -443,6 +444,31 @@ test(
     for (const phase of PHASES) await world.scenario(phase, STRUCK[phase]);
   },
   patience(300_000),
+);
+
+test(
+  "F30: a delete that its shim ends after its daemon was killed leaves nothing with the next one",
+  async () => {
+    await using world = await PhaseWorld.start();
+    const id = "v";
+    await world.must("run", "-d", IMAGE, id, "sleep", "1000");
+    await world.must("tasks", "kill", "-s", "KILL", id);
+    await eventually("it to stop", async () => ((await world.statusOf(id)) === "STOPPED" ? true : undefined));
+    await world.close(id, "delete.before");
+    const client = world.begin("tasks", "rm", id);
+    await world.reached(id, "delete.before");
+    await world.daemon.stop("SIGKILL");
+    await client.exited;
+    await world.daemon.launch();
+    // The shim still has the task when the new daemon looks.
+    expect(await world.statusOf(id)).toBe("STOPPED");
+    await world.openAll();
+    expect(await settle(() => taskLeftovers(world.daemon, world.namespace))).toEqual([]);
+    expect(await world.statusOf(id)).toBe("gone");
+    await world.must("containers", "rm", id);
+    await removeOfClients(world.daemon);
+  },
+  patience(60_000),
 );
 
 test(

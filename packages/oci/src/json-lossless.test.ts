@@ -83,7 +83,7 @@ describe("parseJson() and encodeJson()", () => {
       }),
       { numRuns: 500 },
     );
-  });
+  }, 60_000);
 
   test("what is written reads back the same, with keys in order", () => {
     const tree = fc.letrec<{ value: unknown }>((tie) => ({

@@ -183,6 +183,8 @@ export interface ProcessStat {
   readonly parent: number;
   readonly processGroup: number;
   readonly session: number;
+  /** Its threads; 1 when it has ended and is not reaped yet. A process may live on without its first thread, which is a zombie then. */
+  readonly threads: number;
   /** Clock ticks since boot at its start: with the pid, the identity of a process. */
   readonly startTicks: bigint;
 }
@@ -215,6 +217,7 @@ export function parseProcessStat(text: string): ProcessStat {
     parent: Number(fields[1]),
     processGroup: Number(fields[2]),
     session: Number(fields[3]),
+    threads: Number(fields[17]),
     startTicks: BigInt(startTicks),
   };
 }

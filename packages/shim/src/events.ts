@@ -64,7 +64,7 @@ export class EventPublisher {
   #isThere = true;
   #running: Promise<void> | undefined;
   #closing = false;
-  readonly #closed = Promise.withResolvers<void>();
+  #wake: () => void = () => undefined;
 
   constructor(options: PublisherOptions) {
     this.#options = options;
@@ -90,7 +90,7 @@ export class EventPublisher {
   /** Sends what is queued, for at most `milliseconds`, then closes the connection. */
   async close(milliseconds: number): Promise<void> {
     this.#closing = true;
-    this.#closed.resolve();
+    this.#wake();
     const { settledWithin } = await import("./process.ts");
     if (this.#running !== undefined) await settledWithin(this.#running, milliseconds);
     this.#client?.close();
@@ -122,9 +122,20 @@ export class EventPublisher {
         if (retry === MAX_RETRIES) break;
         retry += 1;
       }
-      await Promise.race([Bun.sleep(Math.max(1, retry) * retryMs), this.#closed.promise]);
+      await this.#pause(Math.max(1, retry) * retryMs);
     }
     log.error(`evicting ${event.topic} from queue because of retry count`);
+  }
+
+  /** Until the time is over, or the publisher is closed. No race with a promise that lives longer: each would leave something at it. */
+  async #pause(milliseconds: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, milliseconds);
+    this.#wake = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+    await promise;
   }
 
   async #forward(event: QueuedEvent): Promise<void> {

@@ -16,6 +16,12 @@ import type { ExitWatcher, ProcessEnd } from "./process.ts";
 /** How often a process that is no child of ours is looked at. */
 const STRANGER_POLL_MS = 200;
 
+/**
+ * Looks in a row at an orphan that has ended and is not reaped, until it is taken for ended: with the reaping comes its status, but where
+ * the first process is no init (a container without one) nobody reaps orphans.
+ */
+const UNREAPED_LOOKS = 10;
+
 /** How long after the end of an orphan its keeper may take to tell. */
 const KEEPER_TELLS_MS = 1_000;
 
@@ -52,17 +58,16 @@ export class ShimExits implements ExitWatcher {
   }
 
   async watchOrphan(process: ProcessName, pidfd: number): Promise<ProcessEnd> {
-    const told = Promise.withResolvers<ProcessEnd>();
-    const asked = this.#askKeeper(process, told);
+    const keeper = new KeepersAnswer(this.#askKeeper(process));
+    let unreaped = 0;
     for (;;) {
-      const end = await Promise.race([told.promise, Bun.sleep(STRANGER_POLL_MS)]);
-      if (end !== undefined) return end;
-      if (isThere(process, pidfd)) {
-        // A keeper that took the dead one's place knows nothing: only looking helps. One that is there tells by itself.
-        continue;
-      }
-      const late = await Promise.race([told.promise, asked.then(() => undefined), Bun.sleep(KEEPER_TELLS_MS)]);
-      if (late !== undefined) return late;
+      await keeper.orIn(STRANGER_POLL_MS);
+      if (keeper.end !== undefined) return keeper.end;
+      unreaped = isUnreaped(process) ? unreaped + 1 : 0;
+      // A keeper that took the dead one's place knows nothing: only looking helps. One that is there tells by itself.
+      if (isThere(process, pidfd) && unreaped < UNREAPED_LOOKS) continue;
+      if (!keeper.hasAnswered) await keeper.orIn(KEEPER_TELLS_MS);
+      if (keeper.end !== undefined) return keeper.end;
       const { pid, start } = process;
       const status = pidfd < 0 ? undefined : pidfdExitStatus(pidfd);
       const common = { pid, start, exitedAt: nowMoment() };
@@ -71,11 +76,43 @@ export class ShimExits implements ExitWatcher {
     }
   }
 
-  async #askKeeper(process: ProcessName, told: PromiseWithResolvers<ProcessEnd>): Promise<void> {
+  async #askKeeper(process: ProcessName): Promise<ProcessEnd | undefined> {
     const exit = await this.#deposits.watch(process);
-    if (exit === undefined) return;
+    if (exit === undefined) return undefined;
     const { pid, start, code: status, at } = exit;
-    told.resolve({ pid, start, status, exitedAt: new Date(at), source: "keeper" });
+    return { pid, start, status, exitedAt: new Date(at), source: "keeper" };
+  }
+}
+
+/**
+ * What the keeper says of a process, which may take as long as the process lives. Looked at again and again meanwhile: a race with its
+ * promise each time would leave something at that promise each time.
+ */
+class KeepersAnswer {
+  end: ProcessEnd | undefined;
+  hasAnswered = false;
+  #wake: () => void = () => undefined;
+
+  constructor(answer: Promise<ProcessEnd | undefined>) {
+    void this.#await(answer);
+  }
+
+  async #await(answer: Promise<ProcessEnd | undefined>): Promise<void> {
+    this.end = await answer;
+    this.hasAnswered = true;
+    this.#wake();
+  }
+
+  /** Until it answers, at most for so many milliseconds. */
+  async orIn(milliseconds: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, milliseconds);
+    this.#wake = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+    if (this.end !== undefined) this.#wake();
+    await promise;
   }
 }
 
@@ -89,6 +126,11 @@ export const NOBODY_SAW = "its shim died, no keeper saw it end, and the kernel k
 function isThere({ pid, start }: ProcessName, pidfd: number): boolean {
   if (pidfd >= 0) return signalPidfd(pidfd, 0);
   return String(processStat(pid)?.startTicks ?? "") === start;
+}
+
+function isUnreaped({ pid, start }: ProcessName): boolean {
+  const stat = processStat(pid);
+  return stat?.state === "Z" && stat.threads <= 1 && String(stat.startTicks) === start;
 }
 
 /** The name of a process, undefined when there is none. */

@@ -1293,6 +1293,28 @@ export class ShimTaskManager implements LocalTaskManager {
     connection.close();
   }
 
+  /**
+   * Takes out a task that its shim has deleted though nobody here has asked for it: a daemon did, and was killed before it heard of it,
+   * and the shim still had the task when this one looked.
+   */
+  async #removeDeleted(entry: TaskEntry): Promise<void> {
+    const { namespace } = entry.bundle;
+    const { signal } = this.#stop;
+    try {
+      using _lock = await this.#locks.acquire(`${namespace}/${entry.id}`, signal);
+      await this.#settle(entry, signal);
+      if (entry.deleted || this.#table.get(namespace, entry.id) !== entry || entry.shim.kind !== "connected") return;
+      const { connection } = entry.shim;
+      const limit = { timeoutMs: this.#timeouts.state };
+      const ask = connection.call((task, options) => task.state({ id: entry.id, execId: "" }, options), limit);
+      if ((await orNotFound(ask)) !== undefined) return;
+      this.#log.info("removing what is left of a task that a daemon before had deleted", { id: entry.id, namespace });
+      await this.#removeUnknown(entry, connection);
+    } catch (error) {
+      this.#log.debug("looking at a task that was deleted", { id: entry.id, error: messageOf(error) });
+    }
+  }
+
   async #publish(context: RequestContext, topic: string, event: AnyValue): Promise<void> {
     await this.#options.events
       .publish(context, topic, event)
@@ -1307,7 +1329,8 @@ export class ShimTaskManager implements LocalTaskManager {
       for await (const { namespace, topic, event } of this.#options.events.subscribe(context, filters)) {
         if (topic === "/tasks/delete") {
           const { containerId, id } = fromBinary(TaskDeleteSchema, event.value);
-          if (id === "" || id === containerId) this.#table.get(namespace, containerId)?.setDeleteTold();
+          const deleted = id === "" || id === containerId ? this.#table.get(namespace, containerId) : undefined;
+          if (deleted?.setDeleteTold() === false) void this.#removeDeleted(deleted);
           continue;
         }
         const exit = fromBinary(TaskExitSchema, event.value);

@@ -71,9 +71,10 @@ export class TaskEntry {
     return this.#deleteTold.promise;
   }
 
-  /** An event has told of the delete. */
-  setDeleteTold(): void {
+  /** An event has told of the delete. Whether anybody here has asked for it. */
+  setDeleteTold(): boolean {
     this.#deleteTold?.resolve();
+    return this.#deleteTold !== undefined;
   }
 
   /** Marks the shim as gone. */
