@@ -63,6 +63,7 @@ import {
 } from "./bundle.ts";
 import { cleanUpDead } from "./dead-shim.ts";
 import { folders } from "./folders.ts";
+import { FoundShims } from "./found-shims.ts";
 import { KeeperLink } from "./keeper-link.ts";
 import { RunningWork } from "./running-work.ts";
 import { type RuntimeSearch, resolveRuntime } from "./runtime-path.ts";
@@ -1516,24 +1517,28 @@ export class ShimTaskManager implements LocalTaskManager {
     const found: FoundBundle<TaskEntry>[] = [];
     await this.#removeHidden();
     for (const namespace of await folders(state)) {
-      for (const id of await folders(join(state, namespace))) {
-        const bundle = bundleOf(this.#options, namespace, id);
-        const { promise, resolve } = Promise.withResolvers<void>();
-        const io = { stdin: "", stdout: "", stderr: "", terminal: false };
-        const sandboxed = (await readText(join(bundle.path, BUNDLE_FILE.sandbox))) !== undefined;
-        const binary = new ShimBinary(await this.#binaryOf(bundle), bundle, this.#options);
-        const entry = new TaskEntry(bundle, { binary, shim: { kind: "loading", settled: promise }, io, sandboxed });
-        found.push({ entry, release: resolve });
-        this.#table.add(entry);
-      }
+      const ids = await folders(join(state, namespace));
+      found.push(...(await Promise.all(ids.map((id) => this.#lookAt(bundleOf(this.#options, namespace, id))))));
     }
+    for (const { entry } of found) this.#table.add(entry);
     void this.#settleAll(found);
   }
 
+  /** A bundle as a task that is still loading. */
+  async #lookAt(bundle: Bundle): Promise<FoundBundle<TaskEntry>> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const io = { stdin: "", stdout: "", stderr: "", terminal: false };
+    const [mark, path] = await Promise.all([readText(join(bundle.path, BUNDLE_FILE.sandbox)), this.#binaryOf(bundle)]);
+    const binary = new ShimBinary(path, bundle, this.#options);
+    const shim = { kind: "loading", settled: promise } as const;
+    return { entry: new TaskEntry(bundle, { binary, shim, io, sandboxed: mark !== undefined }), release: resolve };
+  }
+
   async #settleAll(found: readonly FoundBundle<TaskEntry>[]): Promise<void> {
+    const shims = new FoundShims();
     await settleBundles(
       found,
-      async (entry) => this.#loadOne(entry),
+      async (entry) => this.#loadOne(entry, shims),
       ({ id }, error) => this.#log.error(`unable to load shim ${JSON.stringify(id)}`, { error: messageOf(error) }),
     );
     await this.#removeStaleWork().catch((error: unknown) =>
@@ -1541,7 +1546,7 @@ export class ShimTaskManager implements LocalTaskManager {
     );
   }
 
-  async #loadOne(entry: TaskEntry): Promise<void> {
+  async #loadOne(entry: TaskEntry, shims: FoundShims): Promise<void> {
     const { bundle } = entry;
     const { namespace } = bundle;
     if ((await readdir(bundle.path)).length === 0 || entry.binary.path === "") {
@@ -1559,7 +1564,7 @@ export class ShimTaskManager implements LocalTaskManager {
     try {
       const record = await readBootstrap(bundle);
       entry.address = record.address;
-      connection = await ShimConnection.open(record, namespace, AbortSignal.timeout(this.#timeouts.load));
+      connection = await shims.connect(record, namespace, AbortSignal.timeout(this.#timeouts.load));
     } catch (error) {
       this.#log.error(`unable to load shim ${JSON.stringify(entry.id)}`, { namespace, error: messageOf(error) });
       // A shim that is there and takes no connection now (it is stopped, or busy) must not lose its container.
@@ -1577,6 +1582,13 @@ export class ShimTaskManager implements LocalTaskManager {
     void this.#watch(entry, connection);
     const limit = { timeoutMs: this.#timeouts.load };
     try {
+      if (await this.#isOurs(entry.binary.path)) {
+        const state = await shims.state(connection.record, entry.bundle, this.#timeouts.load);
+        if (state !== undefined) {
+          told(entry, state);
+          return;
+        }
+      }
       const { taskPid } = await connection.call((task, options) => task.connect({ id: entry.id }, options), limit);
       entry.last = { ...entry.last, pid: taskPid };
       if (taskPid === 0 && !(await hasProcesses(connection, entry.id, limit))) {

@@ -20,21 +20,31 @@ export type TaskCall<R extends Promise<unknown>> = (task: TaskClient, options: C
 /** How many calls wait for one shim at a time, Wait apart; a shim that hangs must not pile up the daemon's memory. */
 const MAX_CALLS = 256;
 
+interface Made {
+  readonly client: TtrpcClient;
+  readonly transport: Transport;
+  readonly task: TaskClient;
+  readonly namespace: string;
+  /** How many connections stand on it. */
+  users: number;
+}
+
 /** A connection to a shim. */
 export class ShimConnection {
   readonly record: BootstrapRecord;
   readonly task: TaskClient;
+  readonly #made: Made;
   readonly #client: TtrpcClient;
   readonly #transport: Transport;
   readonly #namespace: string;
+  readonly #given = Promise.withResolvers<void>();
+  #isGiven = false;
   #sandbox: Promise<SandboxClient> | undefined;
   #calls = 0;
 
-  private constructor(
-    record: BootstrapRecord,
-    made: { client: TtrpcClient; transport: Transport; task: TaskClient; namespace: string },
-  ) {
+  private constructor(record: BootstrapRecord, made: Made) {
     this.record = record;
+    this.#made = made;
     this.task = made.task;
     this.#client = made.client;
     this.#transport = made.transport;
@@ -59,7 +69,7 @@ export class ShimConnection {
       record.version <= LEGACY_VERSION
         ? createClient((await import("@stevedore/wire/gen/containerd/task/v2/shim_pb")).Task, transport)
         : createClient((await import("@stevedore/wire/gen/containerd/task/v3/shim_pb")).Task, transport);
-    return new ShimConnection(record, { client, transport, task, namespace });
+    return new ShimConnection(record, { client, transport, task, namespace, users: 1 });
   }
 
   /**
@@ -79,13 +89,19 @@ export class ShimConnection {
     }
   }
 
+  /** Another one on the same socket, which ends when the last of them is closed. Calls count for each by itself. */
+  share(): ShimConnection {
+    this.#made.users++;
+    return new ShimConnection(this.record, this.#made);
+  }
+
   /** Settles when the connection has ended. */
   get closed(): Promise<void> {
-    return this.#client.closed;
+    return Promise.race([this.#client.closed, this.#given.promise]);
   }
 
   get isClosed(): boolean {
-    return this.#client.isClosed;
+    return this.#isGiven || this.#client.isClosed;
   }
 
   /**
@@ -162,7 +178,11 @@ export class ShimConnection {
   }
 
   close(): void {
-    this.#client.close();
+    if (this.#isGiven) return;
+    this.#isGiven = true;
+    this.#given.resolve();
+    this.#made.users--;
+    if (this.#made.users === 0) this.#client.close();
   }
 
   #withNamespace(options: CallOptions): CallOptions {
