@@ -459,7 +459,7 @@ async function took(work: () => Promise<unknown>): Promise<number> {
 
 row(
   "A28",
-  "a shim that does not answer holds the list of tasks up for the state time-out",
+  "a question for the state of a task whose shim does not answer takes the state time-out",
   {
     casts: ENDS,
     covers: ["config:timeouts.io.containerd.timeout.task.state"],
@@ -471,7 +471,12 @@ row(
     const shim = await shimOf(t, id);
     process.kill(shim, "SIGSTOP");
     try {
-      const ms = await took(async () => t.must("tasks", "ls"));
+      // A list of ours gives it up sooner (0195).
+      await using client = connectClient({ address: t.daemon.address });
+      const ref = { containerId: id, execId: "" };
+      const ms = await took(async () =>
+        client.tasks.get(backgroundContext({ namespace: t.namespace }), ref).catch(() => undefined),
+      );
       expect(ms).toBeGreaterThan(3_500);
       expect(ms).toBeLessThan(8_000);
     } finally {
