@@ -364,7 +364,7 @@ row(
       a,
       "sh",
       "-c",
-      "while [ ! -e /go ]; do sleep 0.05; done; exit 17",
+      "while [ ! -e /go ]; do sleep 0.05; done; sleep 1; exit 17",
     );
     await t.must("run", "-d", "--null-io", "--sandbox", pod, await t.image(), b, "sleep", "1000");
     const before = await tasks(t);

@@ -45,7 +45,8 @@ row(
     const image = await t.image();
     const events = t.start("events");
     await Bun.sleep(400);
-    await t.must("run", "-d", image, id, "sh", "-c", "while [ ! -e /go ]; do sleep 0.1; done; exit 17");
+    // It ends well after the exec has: the end of init would take the exec with it.
+    await t.must("run", "-d", image, id, "sh", "-c", "while [ ! -e /go ]; do sleep 0.1; done; sleep 1; exit 17");
     const { pid } = await taskOf(t, id);
     const parent = /^PPid:\s+(\d+)/m.exec(await readFile(`/proc/${pid}/status`, "utf8"))?.[1];
     expect(await readFile(`/proc/${parent}/cmdline`, "utf8")).toContain("containerd-shim-runc-v2");

@@ -132,7 +132,8 @@ row(
       id,
       "sh",
       "-c",
-      "while [ ! -e /go ]; do sleep 0.1; done; echo late; exit 9",
+      // Well after the exec that lets it go has ended: its client would else find no task.
+      "while [ ! -e /go ]; do sleep 0.1; done; sleep 1; echo late; exit 9",
     );
     const attached = t.ctr("tasks", "attach", id);
     await Bun.sleep(300);
@@ -201,7 +202,15 @@ row(
   { casts: ALL, ownDaemon: true },
   async (t) => {
     const id = t.id("r");
-    await t.must("run", "-d", await t.image(), id, "sh", "-c", "while [ ! -e /go ]; do sleep 0.1; done; exit 11");
+    await t.must(
+      "run",
+      "-d",
+      await t.image(),
+      id,
+      "sh",
+      "-c",
+      "while [ ! -e /go ]; do sleep 0.1; done; sleep 1; exit 11",
+    );
     const pid = await pidOf(t, id);
     await t.daemon.stop();
     await t.daemon.launch();
