@@ -7,11 +7,12 @@ import { FoundShims } from "./found-shims.ts";
 
 let dir = "";
 let server: Server | undefined;
-let accepted = 0;
+/** Connections that were accepted. */
+const accepted: unknown[] = [];
 
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), "found-shims-"));
-  accepted = 0;
+  accepted.length = 0;
 });
 
 afterEach(async () => {
@@ -24,9 +25,7 @@ const LIMIT = AbortSignal.timeout(10_000);
 
 async function listening(): Promise<{ version: number; address: string; protocol: string }> {
   const path = join(dir, "shim.sock");
-  server = createServer(() => {
-    accepted += 1;
-  });
+  server = createServer((socket) => void accepted.push(socket));
   await new Promise<void>((resolve) => server?.listen(path, resolve));
   return { version: 3, address: `unix://${path}`, protocol: "ttrpc" };
 }
@@ -36,7 +35,7 @@ test("containers of one shim have one connection, which lasts as long as one of 
   const shims = new FoundShims();
   const [first, second] = await Promise.all([shims.connect(record, "n", LIMIT), shims.connect(record, "n", LIMIT)]);
   const other = await shims.connect(record, "m", LIMIT);
-  while (accepted < 2) await Bun.sleep(1);
+  while (accepted.length < 2) await Bun.sleep(1);
   first.close();
   first.close();
   await first.closed;
@@ -44,7 +43,7 @@ test("containers of one shim have one connection, which lasts as long as one of 
   second.close();
   expect(second.isClosed).toBe(true);
   other.close();
-  expect(accepted).toBe(2);
+  expect(accepted).toHaveLength(2);
 });
 
 test("a shim that is not there is told to each, and takes nobody else down", async () => {
