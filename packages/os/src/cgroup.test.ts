@@ -166,7 +166,9 @@ test("a group of this machine: created, filled, measured, frozen, killed, delete
     await using child = spawnChild(["sh", "-c", "while :; do :; done"]);
     addProcess(cgroup, child.pid);
     expect(cgroupProcesses(cgroup)).toEqual([child.pid]);
-    expect(cgroup).toMatchObject(processCgroup(child.pid));
+    // All but the folder in the unified tree beside v1, where no process is.
+    const { version } = cgroup;
+    expect(processCgroup(child.pid)).toEqual(version === 1 ? { version, folders: cgroup.folders } : cgroup);
     await Bun.sleep(100);
     const read = readCgroupMetrics(cgroup);
     if (read.version === 1) {

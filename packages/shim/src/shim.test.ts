@@ -130,21 +130,26 @@ for (const { name, command, version } of SHIMS) {
     });
 
     test("a file:// log gets both streams", async () => {
-      await using bench = await ShimBench.open(command, version);
-      const log = join(bench.dir, "logs/both.log");
-      const { id, task } = await bench.create(
-        "f",
-        { args: ["sh", "-c", "echo out; sleep 0.1; echo err >&2"] },
-        { stdout: `file://${log}`, stderr: `file://${log}` },
-      );
-      await task.start({ id });
-      await task.wait({ id });
-      await task.delete({ id });
-      const written = await readFile(log, "utf8");
-      // Debian's closes the file now and then, on a machine with much to do, before it has copied the second stream.
-      if (ours) expect(written).toBe("out\nerr\n");
-      else expect(written).toStartWith("out\n");
-      await task.shutdown({ id }).catch(() => undefined);
+      const written = async (): Promise<string> => {
+        await using bench = await ShimBench.open(command, version);
+        const log = join(bench.dir, "logs/both.log");
+        const { id, task } = await bench.create(
+          "f",
+          { args: ["sh", "-c", "echo out; sleep 0.1; echo err >&2"] },
+          { stdout: `file://${log}`, stderr: `file://${log}` },
+        );
+        await task.start({ id });
+        await task.wait({ id });
+        await task.delete({ id });
+        const text = await readFile(log, "utf8");
+        await task.shutdown({ id }).catch(() => undefined);
+        return text;
+      };
+      let text = await written();
+      // Debian's closes the file now and then, on a machine with much to do, before it has copied the second stream: of the
+      // peer one good answer is the answer.
+      for (let more = ours ? 0 : 4; more > 0 && text !== "out\nerr\n"; more -= 1) text = await written();
+      expect(text).toBe("out\nerr\n");
     });
 
     test("a binary:// logger gets both streams, its arguments and who logs", async () => {

@@ -41,7 +41,7 @@ export class FoundShims {
     try {
       const found = await this.#found.get(keyOf(record, of.namespace));
       if (found === undefined) return undefined;
-      found.states ??= found.connection.states({ timeoutMs }).then((all) => new Map(all.map((one) => [one.id, one])));
+      found.states ??= found.connection.states({ timeoutMs });
       return (await found.states).get(of.id);
     } catch {
       return undefined; // of an earlier version, or not answering: the container is asked for by itself

@@ -392,7 +392,7 @@ export class ShimTaskManager implements LocalTaskManager {
     for (const group of Map.groupBy(asked, ({ address }) => address ?? "").values()) {
       const [first] = group;
       if (group.length === 1 || first?.shim.kind !== "connected" || ours.get(first.binary.path) !== true) continue;
-      const states = first.shim.connection.states(limits).then((all) => new Map(all.map((one) => [one.id, one])));
+      const states = first.shim.connection.states(limits);
       for (const entry of group) answers.set(entry, this.#listedFrom(context, entry, states));
     }
     return answers;

@@ -166,15 +166,15 @@ export class ShimConnection {
   }
 
   /**
-   * The states of all containers of a shim of ours, in one call within the bulkhead.
+   * The states of all containers of a shim of ours by their ids, in one call within the bulkhead.
    *
    * @throws not-implemented by one of an earlier version
    */
-  async states(options: CallOptions): Promise<readonly StateResponse[]> {
+  async states(options: CallOptions): Promise<ReadonlyMap<string, StateResponse>> {
     const { Overview } = await import("@stevedore/wire/gen/stevedore/shim/v1/overview_pb");
     const overview = createClient(Overview, this.#transport);
     const { states } = await this.#bounded(() => overview.states({}, this.#withNamespace(options)));
-    return states;
+    return new Map(states.map((one) => [one.id, one]));
   }
 
   close(): void {
