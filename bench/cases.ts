@@ -207,8 +207,8 @@ const execing: Case = {
 };
 
 /** Containers that a run of the stress case makes, and how many at a time. */
-const STRESS_CONTAINERS = 48;
-const STRESS_WORKERS = 8;
+export const STRESS_CONTAINERS = 48;
+export const STRESS_WORKERS = 8;
 
 const stress: Case = {
   name: "stress",
