@@ -17,12 +17,58 @@ function named(image: Image | undefined): NewImage {
   return wanted;
 }
 
+/** An image store whose changes are announced, each recorded together with its event where the store can do that. */
+export function announcedImages(of: { readonly images: ImageStore; readonly events: EventExchange }): ImageStore {
+  const { images, events } = of;
+  return {
+    get: async (context, name) => images.get(context, name),
+    list: async (context, filters) => images.list(context, filters),
+    create: async (context, wanted) =>
+      announcing(
+        {
+          events,
+          context,
+          topic: "/images/create",
+          schema: ImageCreateSchema,
+          known: { name: wanted.name },
+          fields: { [ImageCreateSchema.field.labels.number]: "labels" },
+        },
+        (announced) => images.create(announced, wanted),
+        ({ name, labels }) => ({ name, labels: { ...labels } }),
+      ),
+    update: async (context, wanted, fields) =>
+      announcing(
+        {
+          events,
+          context,
+          topic: "/images/update",
+          schema: ImageUpdateSchema,
+          known: { name: wanted.name },
+          fields: { [ImageUpdateSchema.field.labels.number]: "labels" },
+        },
+        (announced) => images.update(announced, wanted, fields),
+        ({ name, labels }) => ({ name, labels: { ...labels } }),
+      ),
+    delete: async (context, name, options) =>
+      announcing(
+        {
+          events,
+          context,
+          topic: "/images/delete",
+          schema: ImageDeleteSchema,
+          known: { name },
+        },
+        (announced) => images.delete(announced, name, options),
+      ),
+  };
+}
+
 /** The images service. */
 export function imagesService(of: {
   readonly images: ImageStore;
   readonly events: EventExchange;
 }): ServiceImpl<typeof Images> {
-  const { images, events } = of;
+  const images = announcedImages(of);
   return {
     get: async ({ name }, call) => ({ image: imageToProto(await images.get(requestContext(call), name)) }),
     list: async ({ filters }, call) => ({
@@ -31,48 +77,21 @@ export function imagesService(of: {
     create: async ({ image, sourceDateEpoch }, call) => {
       const wanted = named(image);
       const epoch = optionalDateFromProto(sourceDateEpoch);
-      const created = await announcing(
-        {
-          events,
-          context: requestContext(call),
-          topic: "/images/create",
-          schema: ImageCreateSchema,
-          known: { name: wanted.name },
-          fields: { [ImageCreateSchema.field.labels.number]: "labels" },
-        },
-        (context) => images.create(context, epoch === undefined ? wanted : { ...wanted, createdAt: epoch }),
-        ({ name, labels }) => ({ name, labels: { ...labels } }),
+      const created = await images.create(
+        requestContext(call),
+        epoch === undefined ? wanted : { ...wanted, createdAt: epoch },
       );
       return { image: imageToProto(created) };
     },
     update: async ({ image, updateMask }, call) => {
-      const wanted = named(image);
-      const updated = await announcing(
-        {
-          events,
-          context: requestContext(call),
-          topic: "/images/update",
-          schema: ImageUpdateSchema,
-          known: { name: wanted.name },
-          fields: { [ImageUpdateSchema.field.labels.number]: "labels" },
-        },
-        (context) => images.update(context, wanted, pathsOf(updateMask)),
-        ({ name, labels }) => ({ name, labels: { ...labels } }),
-      );
+      const updated = await images.update(requestContext(call), named(image), pathsOf(updateMask));
       return { image: imageToProto(updated) };
     },
     delete: async ({ name, sync, target }, call) => {
-      const options = { sync, ...(target === undefined || target.digest === "" ? {} : { target: target.digest }) };
-      await announcing(
-        {
-          events,
-          context: requestContext(call),
-          topic: "/images/delete",
-          schema: ImageDeleteSchema,
-          known: { name },
-        },
-        (context) => images.delete(context, name, options),
-      );
+      await images.delete(requestContext(call), name, {
+        sync,
+        ...(target === undefined || target.digest === "" ? {} : { target: target.digest }),
+      });
       return {};
     },
   };
