@@ -2,13 +2,22 @@
 import { expect } from "bun:test";
 import { open, readFile, rm, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { program } from "../harness/daemon.ts";
+import { repository } from "../harness/daemon.ts";
 import { exec, type Result } from "../harness/process.ts";
 import { row, type Stage } from "../harness/row.ts";
 
 async function verify(t: Stage, ...args: string[]): Promise<Result> {
   return exec(
-    [program("ours", "stevedore"), "--address", t.daemon.address, "-n", t.namespace, "image", "verify", ...args],
+    [
+      join(repository, "build/bin/stevedore"),
+      "--address",
+      t.daemon.address,
+      "-n",
+      t.namespace,
+      "image",
+      "verify",
+      ...args,
+    ],
     {
       timeoutMs: 60_000,
     },
