@@ -2,26 +2,16 @@
 import { expect } from "bun:test";
 import { createHash } from "node:crypto";
 import { readdir, readFile, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { isJsonObject, parseJson } from "@stevedore/oci/json-lossless";
 import { parseManifest } from "@stevedore/oci/manifest";
 import { ociArchive } from "../harness/images.ts";
+import { freePort } from "../harness/ports.ts";
 import { exec } from "../harness/process.ts";
 import { row, type Stage } from "../harness/row.ts";
 
 const SOURCE = "the distribution specification, and the endpoint's own decision page";
 const NAME = "docker.io/library/busybox:test";
 const REPOSITORY = "library/busybox";
-
-/** A port that nobody has just now. The kernel gives each only once in a while. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (typeof address !== "object" || address === null) throw new Error("no port");
-  return address.port;
-}
 
 function config(port: number, more = ""): { readonly ours: string } {
   return { ours: `[plugins."stevedore.registry.v1.endpoint"]\n  address = "127.0.0.1:${port}"\n${more}` };
@@ -55,7 +45,7 @@ async function codesOf(answer: Response): Promise<readonly string[]> {
 
 const sha256 = (bytes: Uint8Array): string => `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
 
-const readPort = await freePort();
+const readPort = freePort();
 row(
   "C07",
   "the registry endpoint answers the distribution API, read-only",
@@ -120,7 +110,7 @@ row(
   },
 );
 
-const skopeoPort = await freePort();
+const skopeoPort = freePort();
 row(
   "Q02 Q04 Q05",
   "skopeo inspects and copies out of the registry endpoint",
@@ -153,7 +143,7 @@ row(
   },
 );
 
-const pullPort = await freePort();
+const pullPort = freePort();
 row(
   "G06 E07",
   "Debian's ctr pulls from the registry endpoint, into another namespace",
@@ -166,7 +156,7 @@ row(
   },
 );
 
-const pushPort = await freePort();
+const pushPort = freePort();
 row(
   "Q06 G13",
   "a writable endpoint takes pushes, and deletions, and says no to what does not fit",
@@ -250,7 +240,7 @@ row(
   },
 );
 
-const lockedPort = await freePort();
+const lockedPort = freePort();
 const USERS = "/tmp/stv-endpoint-users";
 // htpasswd -nbBC 5 user secret
 const HASH = await Bun.password.hash("secret", { algorithm: "bcrypt", cost: 5 });

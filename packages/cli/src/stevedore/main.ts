@@ -40,6 +40,11 @@ const COMMANDS: readonly CommandEntry<StevedoreGlobals>[] = [
     usage: "verify and repair images",
     load: async () => (await import("./image/group.ts")).command,
   },
+  {
+    names: ["registry"],
+    usage: "explain how registries are reached",
+    load: async () => (await import("./registry/group.ts")).command,
+  },
 ];
 
 /** Names of the commands, for the dispatch of the binary. */

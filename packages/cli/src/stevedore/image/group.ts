@@ -11,5 +11,10 @@ export const command: CommandGroup<StevedoreGlobals> = {
       usage: "compare images' blobs and unpacked layers with their digests",
       load: async () => (await import("./verify.ts")).command,
     },
+    {
+      names: ["repair"],
+      usage: "fetch and unpack again what of an image is damaged",
+      load: async () => (await import("./repair.ts")).command,
+    },
   ],
 };
