@@ -11,6 +11,47 @@ import type { Image, Images } from "@stevedore/wire/gen/containerd/services/imag
 import type { ServiceImpl } from "@stevedore/wire/rpc/index";
 import { announcing, pathsOf, requestContext, required } from "./request.ts";
 
+/** An image store whose changes are told as events. */
+export function announcedImages(of: { readonly images: ImageStore; readonly events: EventExchange }): ImageStore {
+  const { images, events } = of;
+  return {
+    get: async (context, name) => images.get(context, name),
+    list: async (context, filters) => images.list(context, filters),
+    create: async (context, image) =>
+      announcing(
+        {
+          events,
+          context,
+          topic: "/images/create",
+          schema: ImageCreateSchema,
+          known: { name: image.name },
+          fields: { [ImageCreateSchema.field.labels.number]: "labels" },
+        },
+        (announced) => images.create(announced, image),
+        ({ name, labels }) => ({ name, labels: { ...labels } }),
+      ),
+    update: async (context, image, fields) =>
+      announcing(
+        {
+          events,
+          context,
+          topic: "/images/update",
+          schema: ImageUpdateSchema,
+          known: { name: image.name },
+          fields: { [ImageUpdateSchema.field.labels.number]: "labels" },
+        },
+        (announced) => images.update(announced, image, fields),
+        ({ name, labels }) => ({ name, labels: { ...labels } }),
+      ),
+    delete: async (context, name, options) => {
+      await announcing(
+        { events, context, topic: "/images/delete", schema: ImageDeleteSchema, known: { name } },
+        (announced) => images.delete(announced, name, options),
+      );
+    },
+  };
+}
+
 function named(image: Image | undefined): NewImage {
   const wanted = newImageFromProto(required(image, "image"));
   if (wanted.name === "") throw classified("invalid-argument", "Image.Name required: invalid argument");
@@ -22,7 +63,7 @@ export function imagesService(of: {
   readonly images: ImageStore;
   readonly events: EventExchange;
 }): ServiceImpl<typeof Images> {
-  const { images, events } = of;
+  const images = announcedImages(of);
   return {
     get: async ({ name }, call) => ({ image: imageToProto(await images.get(requestContext(call), name)) }),
     list: async ({ filters }, call) => ({
@@ -31,48 +72,15 @@ export function imagesService(of: {
     create: async ({ image, sourceDateEpoch }, call) => {
       const wanted = named(image);
       const epoch = optionalDateFromProto(sourceDateEpoch);
-      const created = await announcing(
-        {
-          events,
-          context: requestContext(call),
-          topic: "/images/create",
-          schema: ImageCreateSchema,
-          known: { name: wanted.name },
-          fields: { [ImageCreateSchema.field.labels.number]: "labels" },
-        },
-        (context) => images.create(context, epoch === undefined ? wanted : { ...wanted, createdAt: epoch }),
-        ({ name, labels }) => ({ name, labels: { ...labels } }),
-      );
-      return { image: imageToProto(created) };
+      const dated = epoch === undefined ? wanted : { ...wanted, createdAt: epoch };
+      return { image: imageToProto(await images.create(requestContext(call), dated)) };
     },
-    update: async ({ image, updateMask }, call) => {
-      const wanted = named(image);
-      const updated = await announcing(
-        {
-          events,
-          context: requestContext(call),
-          topic: "/images/update",
-          schema: ImageUpdateSchema,
-          known: { name: wanted.name },
-          fields: { [ImageUpdateSchema.field.labels.number]: "labels" },
-        },
-        (context) => images.update(context, wanted, pathsOf(updateMask)),
-        ({ name, labels }) => ({ name, labels: { ...labels } }),
-      );
-      return { image: imageToProto(updated) };
-    },
+    update: async ({ image, updateMask }, call) => ({
+      image: imageToProto(await images.update(requestContext(call), named(image), pathsOf(updateMask))),
+    }),
     delete: async ({ name, sync, target }, call) => {
       const options = { sync, ...(target === undefined || target.digest === "" ? {} : { target: target.digest }) };
-      await announcing(
-        {
-          events,
-          context: requestContext(call),
-          topic: "/images/delete",
-          schema: ImageDeleteSchema,
-          known: { name },
-        },
-        (context) => images.delete(context, name, options),
-      );
+      await images.delete(requestContext(call), name, options);
       return {};
     },
   };
