@@ -69,31 +69,39 @@ export function transferService(of: {
   };
 }
 
-/** The streams that a transfer uses. All but those that the client ends itself are closed with it. */
+/** The streams that a transfer uses, and closes. */
 class OpenStreams implements AsyncDisposable {
   readonly #streams: StreamManager;
   readonly #context: RequestContext;
   readonly #closing: MessageStream[] = [];
+  readonly #inputs: MessageStream[] = [];
 
   constructor(streams: StreamManager, context: RequestContext) {
     this.#streams = streams;
     this.#context = context;
   }
 
-  /** @throws not-found */
+  /** One that tells something. @throws not-found */
   get(name: string): MessageStream {
     const stream = this.#streams.get(this.#context, name);
     this.#closing.push(stream);
     return stream;
   }
 
-  /** One whose client ends it. @throws not-found */
+  /** One that brings something: what the client was allowed to send need not reach it any more. @throws not-found */
+  input(name: string): MessageStream {
+    const stream = this.#streams.get(this.#context, name);
+    this.#inputs.push(stream);
+    return stream;
+  }
+
+  /** One that its client ends. @throws not-found */
   borrow(name: string): MessageStream {
     return this.#streams.get(this.#context, name);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const stream of this.#closing) stream.close();
+    for (const stream of [...this.#closing, ...this.#inputs]) stream.close();
     // What was told comes before the answer, if the client reads at all.
     const { promise, resolve } = Promise.withResolvers<void>();
     const timer = setTimeout(resolve, DELIVERY_MS);
@@ -132,7 +140,7 @@ async function endOf(opened: OpenStreams, any: Any | undefined): Promise<Transfe
       return storeFromProto(unpacked(ImageStoreSchema, value));
     case ImageImportStreamSchema.typeName: {
       const { stream, mediaType, forceCompress } = unpacked(ImageImportStreamSchema, value);
-      return { kind: "import", bytes: receiveBytes(opened.get(stream)), mediaType, forceCompress };
+      return { kind: "import", bytes: receiveBytes(opened.input(stream)), mediaType, forceCompress };
     }
     case ImageExportStreamSchema.typeName: {
       const wanted = unpacked(ImageExportStreamSchema, value);
