@@ -58,7 +58,10 @@ export class FakeRegistry {
       }),
       OCI.config,
     );
-    return this.put(JSON.stringify({ schemaVersion: 2, mediaType: OCI.manifest, config, layers: stored }), OCI.manifest);
+    return this.put(
+      JSON.stringify({ schemaVersion: 2, mediaType: OCI.manifest, config, layers: stored }),
+      OCI.manifest,
+    );
   }
 
   /** Stores an index over images by architecture, and gives its descriptor. */

@@ -145,7 +145,10 @@ describe("pull", () => {
     const image = await w.store.images.get(context, REF);
     expect([image.target.digest, image.labels]).toEqual([index.digest, { mine: "yes" }]);
     expect(w.applied.toSorted()).toEqual(
-      [...w.registry.blobs.entries()].filter(([digest]) => w.applied.includes(digest)).map(([digest]) => digest).toSorted(),
+      [...w.registry.blobs.entries()]
+        .filter(([digest]) => w.applied.includes(digest))
+        .map(([digest]) => digest)
+        .toSorted(),
     );
     expect(w.applied).toHaveLength(2);
     // The other platform's manifest and config are there, its layer is not.
@@ -158,7 +161,9 @@ describe("pull", () => {
       "containerd.io/gc.ref.content.m.0": other.digest,
       "containerd.io/gc.ref.content.m.1": wanted.digest,
     });
-    const words = told.map(({ event, name }) => (name === REF || name === "" ? event : `${event} ${name.split("-")[0]}`));
+    const words = told.map(({ event, name }) =>
+      name === REF || name === "" ? event : `${event} ${name.split("-")[0]}`,
+    );
     expect(words.slice(0, 4)).toEqual([
       `Resolving from OCI Registry (${REF})`,
       `Pulling from OCI Registry (${REF})`,
@@ -204,7 +209,9 @@ describe("pull", () => {
       throw new Error("the cable");
     };
     w.registry.faults.set(large, broken);
-    expect((await failure(w.client.transfer(context, source(), { destination: target() }))).message).toContain("the cable");
+    expect((await failure(w.client.transfer(context, source(), { destination: target() }))).message).toContain(
+      "the cable",
+    );
     expect(await imageNames(w)).toEqual([]);
     const whole = new Set<string>();
     for await (const { digest } of w.store.content.list(context, [])) whole.add(digest);
@@ -234,7 +241,10 @@ describe("pull", () => {
     w.registry.tags.set(second, w.registry.image({ layers: [bulk("other")] }));
     const other = [...w.registry.blobs].at(-3)?.[0] ?? "";
     const started = Promise.withResolvers<void>();
-    const stuck: (bytes: Uint8Array, signal: AbortSignal) => AsyncGenerator<Uint8Array> = async function* (bytes, signal) {
+    const stuck: (bytes: Uint8Array, signal: AbortSignal) => AsyncGenerator<Uint8Array> = async function* (
+      bytes,
+      signal,
+    ) {
       yield await Promise.resolve(bytes.slice(0, 100));
       started.resolve();
       const { promise, reject } = Promise.withResolvers<never>();
@@ -296,10 +306,7 @@ describe("pull", () => {
 
     let nested = index;
     for (let depth = 0; depth < 12; depth++) {
-      nested = registry.put(
-        JSON.stringify({ schemaVersion: 2, mediaType: OCI.index, manifests: [nested] }),
-        OCI.index,
-      );
+      nested = registry.put(JSON.stringify({ schemaVersion: 2, mediaType: OCI.index, manifests: [nested] }), OCI.index);
     }
     expect((await pull(nested)).message).toContain("is below 8 documents");
     // A circle cannot be made with true digests; one that claims to be is wrong bytes.
@@ -310,9 +317,9 @@ describe("pull", () => {
         JSON.stringify({ schemaVersion: 2, manifests: [{ mediaType: OCI.index, digest: self, size: 10 }] }),
       ),
     );
-    expect((await pull({ mediaType: OCI.index, digest: self, size: registry.blobs.get(self)?.byteLength ?? 0 })).class).toBe(
-      "failed-precondition",
-    );
+    expect(
+      (await pull({ mediaType: OCI.index, digest: self, size: registry.blobs.get(self)?.byteLength ?? 0 })).class,
+    ).toBe("failed-precondition");
     expect(await imageNames(w)).toEqual([]);
     expect(await w.store.content.listStatuses(context, [])).toEqual([]);
     // And the good one still comes.
@@ -357,7 +364,11 @@ describe("pull", () => {
       ]),
     );
     w.registry.tags.set(REF, w.registry.index(images));
-    const limited = target({ platforms: [{ os: "linux", architecture: "s390x" }, AMD64], manifestLimit: 1, unpacks: [] });
+    const limited = target({
+      platforms: [{ os: "linux", architecture: "s390x" }, AMD64],
+      manifestLimit: 1,
+      unpacks: [],
+    });
     await w.client.transfer(context, source(), { destination: limited });
     expect(w.registry.timesFetched(images["s390x"]?.digest ?? "")).toBe(1);
     expect(w.registry.timesFetched(images["amd64"]?.digest ?? "")).toBe(0);
@@ -386,13 +397,18 @@ describe("push", () => {
     const told: string[] = [];
     await w.client.transfer(context, target(), {
       destination: source("registry.test/other:2"),
-      onProgress: ({ event, name }) => told.push(name === "" || name === REF ? event : `${event} ${name.split("-")[0]}`),
+      onProgress: ({ event, name }) =>
+        told.push(name === "" || name === REF ? event : `${event} ${name.split("-")[0]}`),
     });
     expect(w.registry.pushed).toHaveLength(5);
     expect(w.registry.pushed.at(-1)).toEqual({ digest: index.digest, tag: true, mountFrom: ["team/app"] });
     expect(w.registry.pushed.slice(0, -1).every(({ tag }) => !tag)).toBe(true);
     expect(w.registry.blobs.size).toBe(5);
-    expect(told.slice(0, 3)).toEqual(["Pushing to OCI Registry (registry.test/other:2)", "pushing content", "waiting index"]);
+    expect(told.slice(0, 3)).toEqual([
+      "Pushing to OCI Registry (registry.test/other:2)",
+      "pushing content",
+      "waiting index",
+    ]);
     expect(told.slice(-2)).toEqual(["pushed content", "Completed push to OCI Registry (registry.test/other:2)"]);
     told.length = 0;
     await w.client.transfer(context, target(), {
@@ -443,7 +459,10 @@ describe("other pairs", () => {
       context,
       { kind: "import", bytes: piecesOf(archive, 10_000), mediaType: "", forceCompress: false },
       {
-        destination: target({ name: "", references: [{ ...plainReference("base"), isPrefix: true, allowOverwrite: true }] }),
+        destination: target({
+          name: "",
+          references: [{ ...plainReference("base"), isPrefix: true, allowOverwrite: true }],
+        }),
         onProgress: ({ event }) => events.push(event),
       },
     );
@@ -483,7 +502,11 @@ describe("other pairs", () => {
     };
     const send = async (bytes: AsyncIterable<Uint8Array>) =>
       failure(
-        w.client.transfer(context, { kind: "import", bytes, mediaType: "", forceCompress: false }, { destination: target() }),
+        w.client.transfer(
+          context,
+          { kind: "import", bytes, mediaType: "", forceCompress: false },
+          { destination: target() },
+        ),
       );
     expect((await send(failing())).message).toContain("disk on fire");
     expect((await send(endless())).class).toBe("invalid-argument");

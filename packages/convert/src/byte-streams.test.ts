@@ -15,8 +15,14 @@ function pair(): { left: QueuedStream; right: QueuedStream; stop: AbortControlle
       yield message;
     }
   };
-  const left: QueuedStream = new QueuedStream(from(() => right, false), stop.signal);
-  const right: QueuedStream = new QueuedStream(from(() => left, true), stop.signal);
+  const left: QueuedStream = new QueuedStream(
+    from(() => right, false),
+    stop.signal,
+  );
+  const right: QueuedStream = new QueuedStream(
+    from(() => left, true),
+    stop.signal,
+  );
   return { left, right, stop, seen };
 }
 
