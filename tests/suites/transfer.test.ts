@@ -5,6 +5,7 @@ import { gunzipSync } from "node:zlib";
 import { backgroundContext, createLogger, errorClassOf, messageOf } from "@stevedore/base";
 import type { Descriptor, ImageVerifier, TransferProgress, Transferrer, TransferStore } from "@stevedore/core";
 import { readBlob } from "@stevedore/images/tree";
+import { parseManifest } from "@stevedore/oci/manifest";
 import { allPlatforms } from "@stevedore/oci/platform";
 import { type StoreFixture, temporaryStore } from "@stevedore/plugins/metadata/fixture";
 import { Streams } from "@stevedore/plugins/streaming/impl";
@@ -329,7 +330,7 @@ describe("pull", () => {
   test("a layer that is not what the config says is no image, and nothing of its snapshots stays under a name", async () => {
     await using w = await world();
     const good = w.registry.image({ layers: ["one", "two"] });
-    const manifest: { layers: unknown[] } = JSON.parse(new TextDecoder().decode(w.registry.blobs.get(good.digest)));
+    const manifest = parseManifest(w.registry.blobs.get(good.digest) ?? new Uint8Array(), OCI.manifest);
     const swapped = w.registry.put(JSON.stringify({ ...manifest, layers: manifest.layers.toReversed() }), OCI.manifest);
     w.registry.tags.set(REF, swapped);
     const refused = await failure(w.client.transfer(context, source(), { destination: target() }));

@@ -105,6 +105,7 @@ export interface TransferExport {
   readonly skipNonDistributable: boolean;
 }
 
+/** What a transfer is between. */
 export type TransferEnd = TransferRegistry | TransferStore | TransferImport | TransferExport;
 
 /** Moves images between registries, the store and archives. */

@@ -139,7 +139,7 @@ function drawNodes(
 }
 
 function drawNode(prefix: string, { name, event, progress = 0, total = 0 }: TransferProgress): string {
-  const label = [...(prefix + displayName(name))].slice(0, NAME_WIDTH).join("").padEnd(NAME_WIDTH);
+  const label = (prefix + displayName(name)).slice(0, NAME_WIDTH).padEnd(NAME_WIDTH);
   switch (event) {
     case "downloading":
     case "uploading":
