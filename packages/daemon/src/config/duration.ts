@@ -1,24 +1,11 @@
-import { classified } from "@stevedore/base";
-
-const UNIT_MS: Readonly<Record<string, number>> = {
-  ns: 1e-6,
-  us: 1e-3,
-  µs: 1e-3,
-  ms: 1,
-  s: 1000,
-  m: 60_000,
-  h: 3_600_000,
-};
+import { classified, parseDuration } from "@stevedore/base";
 
 /** Milliseconds of a Go duration (`5s`, `1m30s`, `0`). `key` names it in errors. @throws invalid-argument */
 export function durationMs(text: string, key: string): number {
-  if (text === "0" || text === "") return 0;
-  const parts = [...text.matchAll(/(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)/g)];
-  if (parts.map(([whole]) => whole).join("") !== text) {
-    throw classified(
-      "invalid-argument",
-      `load config: key "${key}": ${JSON.stringify(text)} is no duration such as "5s"`,
-    );
-  }
-  return parts.reduce((total, [, amount, unit]) => total + Number(amount) * (UNIT_MS[unit ?? ""] ?? 0), 0);
+  const found = parseDuration(text);
+  if (found !== undefined) return found;
+  throw classified(
+    "invalid-argument",
+    `load config: key "${key}": ${JSON.stringify(text)} is no duration such as "5s"`,
+  );
 }

@@ -1,0 +1,35 @@
+import { endpointOf, type RegistryHost } from "./hosts/types.ts";
+import { speaksPlainHttp, TransportError } from "./http/failure.ts";
+import type { Session } from "./session.ts";
+
+/**
+ * The host with the scheme it turned out to speak, where both are allowed. Asks by opening a connection, which is kept
+ * for the request that follows; what goes wrong with it is left for that request to tell.
+ *
+ * @throws the signal's reason
+ */
+export async function settled(session: Session, host: RegistryHost, signal: AbortSignal): Promise<RegistryHost> {
+  if (!host.plainFallback || host.scheme === "http") return host;
+  if (session.schemes.has(host.host)) return known(session, host);
+  try {
+    const url = new URL(endpointOf(host));
+    await session.carrier.connect({ url, tls: host.tls, dialMs: host.dialMs, signal });
+    session.schemes.set(host.host, "https");
+  } catch (error) {
+    signal.throwIfAborted();
+    if (isPlain(error)) session.schemes.set(host.host, "http");
+  }
+  return known(session, host);
+}
+
+/** The same by what is known already. */
+export function known(session: Session, host: RegistryHost): RegistryHost {
+  const isPlainHost = host.plainFallback && session.schemes.get(host.host) === "http";
+  return isPlainHost ? { ...host, scheme: "http", plainFallback: false } : host;
+}
+
+/** Servers of plain HTTP answer a TLS hello with an error of theirs, or close, or wait for more: so far as the peer's rule. */
+function isPlain(error: unknown): boolean {
+  if (!(error instanceof TransportError) || error.step !== "tls") return false;
+  return speaksPlainHttp(error) || error.timedOut || error.code === "ECONNRESET";
+}
