@@ -776,6 +776,7 @@ function grpcServices({ root, version, deprecations }: BuiltinOptions): AnyPlugi
         const { startTransfer } = await import("./transfer.ts");
         const transferrer = await startTransfer({
           context,
+          userAgent: `containerd/${version.version}`,
           differs: mapValues(context.all(PluginType.differ, isDifferPlugin), ({ differ }) => differ),
           verifiers: mapValues(
             context.all(PluginType.imageVerifier, isImageVerifierPlugin),

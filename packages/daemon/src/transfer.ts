@@ -1,10 +1,11 @@
 /** The transfer service's plugin `local`: the stores of this daemon with what its section of the configuration says. */
 import { availableParallelism } from "node:os";
 import { classified } from "@stevedore/base";
-import type { Differ, ImageVerifier, Transferrer, UnpackPlatform } from "@stevedore/core";
+import type { Differ, ImageVerifier, OpenRegistry, Transferrer, UnpackPlatform } from "@stevedore/core";
 import type { ImageBackend } from "@stevedore/images/backend";
+import type { Registries } from "@stevedore/images/transfer/registry-session";
+import { createTransferrer } from "@stevedore/images/transfer/transferrer";
 import { allPlatforms, formatPlatform, hostPlatform, only, parsePlatform } from "@stevedore/oci/platform";
-import { createTransferrer } from "@stevedore/plugins/transfer/impl";
 import { announcedImages } from "@stevedore/services/images";
 import { announcedSnapshotter } from "@stevedore/services/snapshots";
 import { flagAt, numberAt, textAt } from "./config/read.ts";
@@ -19,6 +20,8 @@ export interface TransferRequest {
   readonly context: PluginContext;
   readonly differs: ReadonlyMap<string, Differ>;
   readonly verifiers: ReadonlyMap<string, ImageVerifier>;
+  /** How this daemon names itself to registries. */
+  readonly userAgent: string;
 }
 
 /** @throws invalid-argument or not-found for an `unpack_config` that cannot be met */
@@ -47,16 +50,39 @@ export async function startTransfer(request: TransferRequest): Promise<Transferr
   return createTransferrer({
     backend,
     leases: context.get(Key.leases),
-    openRegistry: async () =>
-      Promise.reject(
-        classified("not-implemented", "this version of the daemon has no registry client: not implemented"),
-      ),
+    openRegistry: registryOpener(request),
     verifiers: request.verifiers,
     unpackPlatforms: unpackPlatforms(request, [...snapshotters.keys()]),
     maxDownloads: numberAt(config, "max_concurrent_downloads"),
     maxUploads: numberAt(config, "max_concurrent_uploaded_layers"),
     maxUnpacks: unpacksAtOnce(numberAt(config, "max_concurrent_unpacks")),
   });
+}
+
+/** Ranges below this turn fetching in ranges off in containerd; here they are taken as the default. */
+const LEAST_RANGE = 512;
+
+/** The registry client is loaded by the first transfer that needs one. */
+function registryOpener({ context, userAgent }: TransferRequest): OpenRegistry {
+  const { config, log } = context;
+  const configPath = textAt(config, "config_path");
+  const rangeSize = numberAt(config, "concurrent_layer_fetch_buffer");
+  let opened: Promise<Registries> | undefined;
+  const load = async (): Promise<Registries> => {
+    const { createRegistries } = await import("@stevedore/images/transfer/registry-session");
+    return createRegistries({
+      userAgent,
+      environment: process.env,
+      hostDirs: configPath.split(":").filter((path) => path !== ""),
+      log,
+      ...(rangeSize > LEAST_RANGE ? { rangeSize } : {}),
+    });
+  };
+  context.cleanup.defer(async () => (await opened)?.[Symbol.dispose]());
+  return async (caller, access) => {
+    opened ??= load();
+    return (await opened).open(caller, access);
+  };
 }
 
 /** containerd's default of 1 stands for its serial unpack; here it stands for what the machine can do at once. */

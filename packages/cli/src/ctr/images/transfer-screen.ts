@@ -4,14 +4,15 @@ import { formatBytes } from "../../kit/format.ts";
 import type { Output } from "../../kit/output.ts";
 
 /** Least time between two drawings, in milliseconds: faster than an eye, slow for a terminal. */
-const REDRAW_MS = 50;
+export const REDRAW_MS = 50;
 
 const NAME_WIDTH = 40;
 /** Characters between the ends of a bar: containerd's 40 with them. */
 const BAR_INSIDE = 38;
 const GREEN = "\u001b[32m";
 const RESET = "\u001b[0m";
-const LINE_UP = "\u001b[1A\u001b[2K";
+/** Moves a terminal to the line above and empties it. */
+export const LINE_UP = "\u001b[1A\u001b[2K";
 
 /** Events that end something; only these are lines where nothing can be drawn over. */
 const ENDS: ReadonlySet<string> = new Set([
@@ -94,10 +95,7 @@ export class TransferScreen {
   }
 
   #summary(total: number): string {
-    const seconds = (performance.now() - this.#start) / 1000;
-    const elapsed = seconds.toFixed(1).padEnd(4);
-    const bytes = formatBytes(total).slice(0, 6).padStart(7);
-    return `${this.#status}\telapsed: ${elapsed}s\ttotal: ${bytes}\t(${formatBytes(total / Math.max(seconds, 0.001))}/s)\t`;
+    return `${this.#status}\t${elapsedAndTotal(performance.now() - this.#start, total)}`;
   }
 
   finish(): void {
@@ -106,6 +104,14 @@ export class TransferScreen {
     if (this.#out.isTerminal) return this.#draw();
     if (this.#status.startsWith("Completed")) this.#out.write(`${this.#summary(bytesOf(this.#roots))}\n`);
   }
+}
+
+/** How long it took, how much it was, and how fast that was; cells of a table. */
+export function elapsedAndTotal(elapsedMs: number, total: number): string {
+  const seconds = elapsedMs / 1000;
+  const bytes = formatBytes(total).slice(0, 6).padStart(7);
+  const rate = formatBytes(total / Math.max(seconds, 0.001));
+  return `elapsed: ${seconds.toFixed(1).padEnd(4)}s\ttotal: ${bytes}\t(${rate}/s)\t`;
 }
 
 function descriptorOf(node: Node): TransferProgress["descriptor"] {
@@ -158,7 +164,8 @@ function drawNode(prefix: string, { name, event, progress = 0, total = 0 }: Tran
   }
 }
 
-function bar(share: number): string {
+/** A bar of 40 characters, green as far as `share` (0 to 1) goes. */
+export function bar(share: number): string {
   const filled = Math.max(0, Math.min(BAR_INSIDE, Math.floor(share * BAR_INSIDE)));
   return `|${GREEN}${"+".repeat(filled)}${RESET}${"-".repeat(BAR_INSIDE - filled)}|`;
 }

@@ -1,5 +1,5 @@
 /** Transfers within the daemon: pull, push, import, export and tag. */
-import { classified } from "@stevedore/base";
+import { classified, type RequestContext } from "@stevedore/base";
 import {
   type ImageVerifier,
   KeyedLock,
@@ -7,17 +7,19 @@ import {
   type OpenRegistry,
   Pool,
   type TransferEnd,
+  type TransferProgress,
+  type TransferRegistry,
   type Transferrer,
   type TransferStore,
   type UnpackPlatform,
 } from "@stevedore/core";
 import { withLease } from "@stevedore/core/with-lease";
-import type { ImageBackend } from "@stevedore/images/backend";
+import type { ImageBackend } from "../backend.ts";
 import { echo, exportImages, importImages } from "./archives.ts";
 import { BlobFetcher } from "./blob-fetch.ts";
 import { namesOfTarget, storeImages } from "./image-names.ts";
 import { pull, registryName } from "./pull.ts";
-import { push } from "./push.ts";
+import { type PushedTree, push, pushTree } from "./push.ts";
 import type { Transfer, TransferShared } from "./service.ts";
 
 export interface TransferOptions {
@@ -35,8 +37,18 @@ export interface TransferOptions {
   readonly maxUnpacks: number;
 }
 
-/** The daemon's own {@link Transferrer}. */
-export function createTransferrer(options: TransferOptions): Transferrer {
+/** Transfers, and what only callers in the same process can ask for. */
+export interface ImageTransfers extends Transferrer {
+  /** Pushes a target that needs no name in the store. @throws as a push */
+  pushTree(
+    context: RequestContext,
+    tree: PushedTree,
+    options: { readonly registry: TransferRegistry; readonly onProgress?: (progress: TransferProgress) => void },
+  ): Promise<void>;
+}
+
+/** Transfers over stores: the daemon's, within it; a client's, for what a client does itself. */
+export function createTransferrer(options: TransferOptions): ImageTransfers {
   const { backend, leases } = options;
   const { content, images } = backend;
   const poolOf = (size: number, what: string): Pool => new Pool(size === 0 ? Number.POSITIVE_INFINITY : size, what);
@@ -59,6 +71,11 @@ export function createTransferrer(options: TransferOptions): Transferrer {
     transfer: async (context, source, { destination, onProgress }) => {
       const work = workFor(source, destination);
       await withLease(leases, context, async (leased) => work({ shared, context: leased, tell: onProgress }));
+    },
+    pushTree: async (context, tree, { registry, onProgress }) => {
+      await withLease(leases, context, async (leased) =>
+        pushTree({ shared, context: leased, tell: onProgress }, tree, registry),
+      );
     },
   };
 }

@@ -1,13 +1,13 @@
 import { classified } from "@stevedore/base";
 import type { Descriptor, Image, TransferExport, TransferImport, TransferStore } from "@stevedore/core";
-import { exportArchive } from "@stevedore/images/export";
-import { storeArchive } from "@stevedore/images/import";
-import { hasBlob } from "@stevedore/images/ingest";
-import type { toImageDescriptor } from "@stevedore/images/tree";
-import { readBlob } from "@stevedore/images/tree";
 import { parseIndex } from "@stevedore/oci/manifest";
 import { MediaType } from "@stevedore/oci/media-types";
 import { allPlatforms, defaultMatcher, normalizePlatform, ordered } from "@stevedore/oci/platform";
+import { exportArchive } from "../export.ts";
+import { storeArchive } from "../import.ts";
+import { hasBlob } from "../ingest.ts";
+import type { toImageDescriptor } from "../tree.ts";
+import { readBlob } from "../tree.ts";
 import { namesOfArchived, namesOfTarget, storeImages } from "./image-names.ts";
 import { selectionOf } from "./selection.ts";
 import { type Transfer, tellOf } from "./service.ts";

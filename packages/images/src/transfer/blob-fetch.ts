@@ -1,7 +1,7 @@
 import { classified, isErrorClass, type RequestContext } from "@stevedore/base";
 import { type ContentStore, type ContentWriter, type Descriptor, KeyedLock, type Pool } from "@stevedore/core";
-import { openWriter } from "@stevedore/images/ingest";
 import { Label } from "@stevedore/oci/annotations";
+import { openWriter } from "../ingest.ts";
 import { refKey } from "./ref-key.ts";
 
 /** Longest label the stores take, key and value: containerd's. */

@@ -1,9 +1,6 @@
 import { classified, type RequestContext } from "@stevedore/base";
 import type { KeyedLock } from "@stevedore/core";
 import { type Descriptor, type Pool, type TransferStore, type UnpackPlatform } from "@stevedore/core";
-import type { ImageBackend } from "@stevedore/images/backend";
-import { type PlatformManifest, readBlob, toImageDescriptor } from "@stevedore/images/tree";
-import { unpackManifest } from "@stevedore/images/unpack";
 import {
   configPlatform,
   type Manifest,
@@ -12,6 +9,9 @@ import {
 } from "@stevedore/oci/manifest";
 import { isConfigType } from "@stevedore/oci/media-types";
 import { normalizePlatform } from "@stevedore/oci/platform";
+import type { ImageBackend } from "../backend.ts";
+import { type PlatformManifest, readBlob, toImageDescriptor } from "../tree.ts";
+import { unpackManifest } from "../unpack.ts";
 
 /** What a client means by no snapshotter. */
 const DEFAULT_SNAPSHOTTER = "overlayfs";

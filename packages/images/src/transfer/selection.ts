@@ -9,7 +9,11 @@ export interface Selection {
 }
 
 /** What the store's description asks for: its platforms, their metadata, and at most so many manifests. */
-export function selectionOf({ platforms, allMetadata, manifestLimit }: TransferStore): Selection {
+export function selectionOf({
+  platforms,
+  allMetadata,
+  manifestLimit,
+}: Pick<TransferStore, "platforms" | "allMetadata" | "manifestLimit">): Selection {
   const matcher: PlatformMatcher =
     platforms.length === 0 ? allPlatforms : ordered(platforms.map((each) => normalizePlatform(each)));
   const matches = ({ platform }: OciDescriptor): boolean =>

@@ -1,7 +1,5 @@
 import { classified, isErrorClass, type RequestContext, withContext } from "@stevedore/base";
 import type { ContentStore } from "@stevedore/core";
-import { keepChildren } from "@stevedore/images/children-labels";
-import { readBlob, toImageDescriptor } from "@stevedore/images/tree";
 import {
   childrenOf,
   MAX_DOCUMENT_SIZE,
@@ -11,6 +9,8 @@ import {
   parseManifest,
 } from "@stevedore/oci/manifest";
 import { isIndexType, isManifestType, MediaType } from "@stevedore/oci/media-types";
+import { keepChildren } from "../children-labels.ts";
+import { readBlob, toImageDescriptor } from "../tree.ts";
 import type { Selection } from "./selection.ts";
 
 /** Blobs of one image: indexes of real ones name some hundred manifests of some dozen layers. */

@@ -1,11 +1,12 @@
 import { classified, isErrorClass, type RequestContext } from "@stevedore/base";
 import type { ContentStore, Descriptor, RegistrySession, TransferRegistry, TransferStore } from "@stevedore/core";
-import { childBlobs } from "@stevedore/images/tree";
 import { Label } from "@stevedore/oci/annotations";
 import { isIndexType, isManifestType } from "@stevedore/oci/media-types";
 import { parseReference, referenceHost, referencePath } from "@stevedore/oci/reference";
+import { childBlobs } from "../tree.ts";
 import { BlobProgress } from "./progress.ts";
 import { registryName } from "./pull.ts";
+import { type Selection, selectionOf } from "./selection.ts";
 import { type Transfer, tellOf } from "./service.ts";
 
 /** Blobs of one image, as a pull allows them. */
@@ -14,18 +15,32 @@ const MAX_BLOBS = 5_000;
 /** Bytes read from the store at once. */
 const CHUNK = 1024 * 1024;
 
-/** Store to registry: layers and configs side by side, then the documents from the lowest up, the named one last. */
-export async function push(transfer: Transfer, store: TransferStore, target: TransferRegistry): Promise<void> {
+/** What is pushed: the tree below a target, under the name that is told. */
+export interface PushedTree {
+  readonly name: string;
+  readonly target: Descriptor;
+  /** Which children of a document are pushed; all of them by default. */
+  readonly select?: Selection;
+}
+
+/** Store to registry. */
+export async function push(transfer: Transfer, store: TransferStore, registry: TransferRegistry): Promise<void> {
+  const { name, target } = await transfer.shared.images.get(transfer.context, store.name);
+  await pushTree(transfer, { name, target, select: selectionOf({ ...store, allMetadata: false }) }, registry);
+}
+
+/** Layers and configs side by side, then the documents from the lowest up, the named one last. */
+export async function pushTree(transfer: Transfer, tree: PushedTree, registry: TransferRegistry): Promise<void> {
   const { shared, context, tell } = transfer;
-  const image = await shared.images.get(context, store.name);
-  const to = registryName(target);
+  const { name, target } = tree;
+  const to = registryName(registry);
   tellOf(transfer, `Pushing to ${to}`);
-  tell?.({ event: "pushing content", name: image.name, descriptor: image.target });
-  await using session = await shared.openRegistry(context, target);
-  using progress = new BlobProgress(image.name, "uploading", tell);
+  tell?.({ event: "pushing content", name, descriptor: target });
+  await using session = await shared.openRegistry(context, registry);
+  using progress = new BlobProgress(name, "uploading", tell);
   const failure = new AbortController();
   const signal = AbortSignal.any([context.signal, failure.signal]);
-  const pushing: Pushing = { transfer, session, progress, target, context: { ...context, signal }, top: image.target };
+  const pushing: Pushing = { transfer, session, progress, tree, registry, context: { ...context, signal } };
   const { blobs, levels } = await collect(pushing);
   try {
     await together(blobs, failure, async (blob) => pushOne(pushing, blob));
@@ -36,17 +51,17 @@ export async function push(transfer: Transfer, store: TransferStore, target: Tra
     context.signal.throwIfAborted();
     throw error;
   }
-  tell?.({ event: "pushed content", name: image.name, descriptor: image.target });
-  tell?.({ event: `Completed push to ${to}`, name: "", descriptor: image.target });
+  tell?.({ event: "pushed content", name, descriptor: target });
+  tell?.({ event: `Completed push to ${to}`, name: "", descriptor: target });
 }
 
 interface Pushing {
   readonly transfer: Transfer;
   readonly session: RegistrySession;
   readonly progress: BlobProgress;
-  readonly target: TransferRegistry;
+  readonly tree: PushedTree;
+  readonly registry: TransferRegistry;
   readonly context: RequestContext;
-  readonly top: Descriptor;
 }
 
 async function together<T>(
@@ -79,7 +94,7 @@ async function collect(
   const depths = new Map<string, { readonly descriptor: Descriptor; depth: number }>();
   const seen = new Set<string>();
   let level: readonly { readonly descriptor: Descriptor; readonly parent: Descriptor | undefined }[] = [
-    { descriptor: of.top, parent: undefined },
+    { descriptor: of.tree.target, parent: undefined },
   ];
   for (let depth = 0; level.length > 0; depth++) {
     const next: { readonly descriptor: Descriptor; readonly parent: Descriptor }[] = [];
@@ -102,8 +117,10 @@ async function collect(
         continue;
       }
       depths.set(digest, { descriptor, depth });
-      for (const child of await childBlobs(content, context, descriptor))
+      const children = await childBlobs(content, context, descriptor);
+      for (const child of of.tree.select?.(descriptor, children) ?? children) {
         next.push({ descriptor: child, parent: descriptor });
+      }
     }
     level = next;
   }
@@ -113,22 +130,22 @@ async function collect(
 }
 
 async function pushOne(of: Pushing, descriptor: Descriptor): Promise<void> {
-  const { transfer, session, progress, target, context, top } = of;
+  const { transfer, session, progress, registry, context, tree } = of;
   const { content, uploads } = transfer.shared;
   const { digest, size, mediaType } = descriptor;
-  const reference = parseReference(target.reference);
+  const reference = parseReference(registry.reference);
   const label = `${Label.distributionSource}${referenceHost(reference)}`;
   const own = referencePath(reference);
   const mountFrom = (await originsOf(content, context, { digest, label })).filter((each) => each !== own);
   const result = await uploads.run(
     async () =>
       session.push(
-        target.reference,
+        registry.reference,
         { mediaType, digest, size },
         {
           open: (offset) => readFrom(content, context, { digest, offset }),
           mountFrom,
-          tag: digest === top.digest,
+          tag: digest === tree.target.digest,
           signal: context.signal,
           onProgress: (sent) => progress.moved(descriptor, sent),
         },

@@ -1,9 +1,9 @@
 import { classified, messageOf, type RequestContext, withContext } from "@stevedore/base";
 import type { Descriptor, RegistrySession, TransferRegistry, TransferStore } from "@stevedore/core";
-import { toImageDescriptor } from "@stevedore/images/tree";
 import type { Descriptor as OciDescriptor } from "@stevedore/oci/manifest";
 import { MediaType } from "@stevedore/oci/media-types";
 import { parseReference, referenceHost, referencePath } from "@stevedore/oci/reference";
+import { toImageDescriptor } from "../tree.ts";
 import { originLabel } from "./blob-fetch.ts";
 import { namesOfTarget, storeImages } from "./image-names.ts";
 import { BlobProgress } from "./progress.ts";
