@@ -163,7 +163,8 @@ row(
     const { stdout } = await t.ctrWith({ tty: true }, "images", "pull", reference);
     expect(stdout).toContain(`└──index (${digest.slice(7, 19)})`);
     expect(stdout).toMatch(/ {3}[├└]──manifest \([0-9a-f]{12}\) {11}\s/);
-    expect(stdout).toMatch(/[├└]──layer \([0-9a-f]{12}\)\s+\textracted {2}\t\|\u001b\[32m\+{38}\u001b\[0m\|/);
+    expect(stdout).toMatch(/[├└]──layer \([0-9a-f]{12}\)\s+\textracted {2}\t\|/);
+    expect(stdout).toContain(`|\u001b[32m${"+".repeat(38)}\u001b[0m|`);
   },
 );
 
@@ -357,7 +358,8 @@ row(
         "admin",
         at(registry),
       );
-      expect([asked.code, asked.stderr]).toEqual([0, expect.stringContaining("Password: ")]);
+      expect(asked.stderr).toContain("Password: ");
+      expect(asked.code).toBe(0);
     }
     await t.must("images", "pull", "--plain-http", "--refresh", "long-lived", at(tokens));
     await t.must("images", "push", "--plain-http", "--refresh", "long-lived", at(tokens), image);
