@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sees to the Debian packages a lane needs: tools/apt.sh demo | test | peer | vm
-# Installs only what is missing, and never anything that brings a service: the real containerd, docker, criu and prometheus that tests
+# Installs only what is missing, and never anything that brings a service: the real containerd, docker, criu, prometheus and registry that tests
 # work with are unpacked under build/, so the machine's own stay as they are; so are the kernel and the system that the
 # VM lane boots, under build/vm.
 set -euo pipefail
@@ -117,6 +117,11 @@ unpack_prometheus() {
   build/prometheus/usr/bin/prometheus --version >/dev/null 2>&1
 }
 
+unpack_registry() {
+  unpack registry usr/bin/docker-registry docker-registry
+  build/registry/usr/bin/docker-registry --version >/dev/null
+}
+
 # Downloads packages with everything they depend on, as if nothing were installed, into a folder; the machine's own state is not touched.
 download_closure() {
   local to=$1
@@ -167,6 +172,7 @@ case "${1:-}" in
     unpack_docker
     unpack_criu
     unpack_prometheus
+    unpack_registry
     ;;
   vm)
     install_missing "${vm_needs[@]}"

@@ -60,15 +60,28 @@ export function digestOf(bytes: Uint8Array | string, algorithm: DigestAlgorithm 
   return new Digester(algorithm).update(bytes).digest();
 }
 
+/** What both runtimes' hashes can do. */
+interface Hash {
+  update(bytes: Uint8Array | string): unknown;
+  copy(): Hash;
+  digest(encoding: "hex"): string;
+}
+
+/** Bun's hash where there is Bun; Node's is loaded only where there is none, since loading it costs milliseconds. */
+function newHash(algorithm: DigestAlgorithm): Hash {
+  if (typeof Bun !== "undefined") return new Bun.CryptoHasher(algorithm);
+  return process.getBuiltinModule("node:crypto").createHash(algorithm);
+}
+
 /** A digest computed while bytes pass by. */
 export class Digester {
   readonly algorithm: DigestAlgorithm;
-  readonly #hash: Bun.CryptoHasher;
+  readonly #hash: Hash;
   #size = 0;
 
   constructor(algorithm: DigestAlgorithm = CANONICAL_ALGORITHM, from?: Bun.CryptoHasher) {
     this.algorithm = algorithm;
-    this.#hash = from ?? new Bun.CryptoHasher(algorithm);
+    this.#hash = from ?? newHash(algorithm);
   }
 
   update(bytes: Uint8Array | string): this {

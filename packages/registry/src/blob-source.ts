@@ -3,7 +3,7 @@ import { HostError, type HostFailure } from "./failure.ts";
 import { endpointOf, type RegistryHost } from "./hosts/types.ts";
 import type { HttpResponse } from "./http/carrier.ts";
 import { headerOf } from "./http/head.ts";
-import { apiPath, type ImageName, namespaceQuery, scopeOf } from "./image-name.ts";
+import { acceptFor, apiPath, type ImageName, namespaceQuery, scopeOf } from "./image-name.ts";
 import { overHosts } from "./over-hosts.ts";
 import { redactText } from "./redact.ts";
 import { plainFailure, send } from "./request.ts";
@@ -93,7 +93,8 @@ export class BlobSource {
     const foreign = this.#foreign.includes(host);
     const { offset, end, signal, attempts } = want;
     const headers: (readonly [string, string])[] = [
-      ["Accept", descriptor.mediaType === "" ? "*/*" : `${descriptor.mediaType}, */*`],
+      // With its type named, a manifest is given as it is; others in the list would let a registry convert it.
+      ["Accept", descriptor.mediaType === "" ? acceptFor(kind, "") : `${descriptor.mediaType}, */*`],
       // The digest is of these bytes and no packed form of them, and ranges count them.
       ["Accept-Encoding", "identity"],
     ];

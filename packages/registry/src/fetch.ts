@@ -1,11 +1,11 @@
 import { classified } from "@stevedore/base";
 import { type Descriptor, digestOf, parseDigest, verified } from "@stevedore/oci";
 import { BlobSource, kindOf, type ObjectKind, type Opened } from "./blob-source.ts";
-import { allHostsFailed, HostError, type HostFailure } from "./failure.ts";
+import { allHostsFailed, HostError, type HostFailure, RegistryError } from "./failure.ts";
 import { endpointOf, type RegistryHost } from "./hosts/types.ts";
 import { TransportError } from "./http/failure.ts";
 import { headerOf } from "./http/head.ts";
-import { apiPath, type ImageName, namespaceQuery, scopeOf } from "./image-name.ts";
+import { acceptFor, apiPath, type ImageName, namespaceQuery, scopeOf } from "./image-name.ts";
 import { overHosts, withCapabilities } from "./over-hosts.ts";
 import { collectFailure, plainFailure, send } from "./request.ts";
 import { mediaTypeOf } from "./resolve.ts";
@@ -118,10 +118,10 @@ export async function* resumed(run: ResumedRun): AsyncGenerator<Uint8Array, void
   let fruitless = 0;
   let next = run.first;
   for (let opens = 0; ; opens++) {
-    const opened = next ?? (await source.open(at, run.end(), signal));
+    const began = at;
+    const opened = next ?? (await reopen(run, { at, fruitless }));
     next = undefined;
     run.onOpened?.(opened);
-    const began = at;
     let failure: HostFailure;
     try {
       for await (const chunk of opened.body) {
@@ -155,6 +155,25 @@ export async function* resumed(run: ResumedRun): AsyncGenerator<Uint8Array, void
   }
 }
 
+/**
+ * Opens a run at a place. Once bytes have come, hosts that serve nothing now are asked again for a while: a registry
+ * that restarts must not cost the pull.
+ */
+async function reopen(run: ResumedRun, state: { readonly at: number; readonly fruitless: number }): Promise<Opened> {
+  const { session, source, signal } = run;
+  const { limits, random } = session;
+  for (let failures = Math.max(1, state.fruitless); ; failures++) {
+    try {
+      return await source.open(state.at, run.end(), signal);
+    } catch (error) {
+      const gone = error instanceof RegistryError && error.errorClass === "unavailable";
+      if (!gone || state.at === run.from || failures >= limits.attempts) throw error;
+      session.log.info("registry fetch waits for its host", { reason: error.message, offset: state.at });
+      await pause(pauseMs(failures, limits, { random }), signal);
+    }
+  }
+}
+
 function shortFailure(host: RegistryHost, reason: string): HostFailure {
   return { ...plainFailure(host, reason), transient: true };
 }
@@ -183,7 +202,6 @@ export async function fetchByDigest(
   const { digest, options } = request;
   const { signal = NEVER } = options;
   parseDigest(digest);
-  const accept = request.mediaType === undefined || request.mediaType === "" ? "*/*" : `${request.mediaType}, */*`;
   const found = await overHosts(session, {
     doing: `fetch ${digest} of ${name.namespace}/${name.repository}`,
     hosts: await pullHosts(session, name, options.exclude),
@@ -196,7 +214,7 @@ export async function fetchByDigest(
           method: "HEAD",
           path: apiPath(name, kind, digest),
           query: namespaceQuery(host, name.namespace),
-          headers: [["Accept", accept]],
+          headers: [["Accept", acceptFor(kind, request.mediaType ?? "")]],
           scopes: [scopeOf(name.repository, "pull")],
           signal,
           attempts,

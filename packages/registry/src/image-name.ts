@@ -1,5 +1,6 @@
 import { classified } from "@stevedore/base";
 import {
+  MediaType,
   parseDigest,
   parseReference,
   type Reference,
@@ -56,4 +57,19 @@ export function namespaceQuery(host: RegistryHost, namespace: string): readonly 
 /** What a token must allow. */
 export function scopeOf(repository: string, ...actions: readonly string[]): string {
   return `repository:${repository}:${actions.join(",")}`;
+}
+
+/** What manifests may be: the peer's list. Some registries hide those whose type is not named. */
+export const MANIFEST_ACCEPT = [
+  MediaType.dockerManifest,
+  MediaType.dockerManifestList,
+  MediaType.ociManifest,
+  MediaType.ociIndex,
+  "*/*",
+].join(", ");
+
+/** The Accept header for an object: its own type first, when that is known. */
+export function acceptFor(kind: "manifests" | "blobs", mediaType: string): string {
+  const any = kind === "manifests" ? MANIFEST_ACCEPT : "*/*";
+  return mediaType === "" ? any : `${mediaType}, ${any}`;
 }

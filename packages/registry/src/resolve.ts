@@ -4,7 +4,7 @@ import { HostError } from "./failure.ts";
 import { endpointOf, type RegistryHost } from "./hosts/types.ts";
 import { type HttpResponse, readAll } from "./http/carrier.ts";
 import { headerOf } from "./http/head.ts";
-import { apiPath, type ImageName, namespaceQuery, scopeOf } from "./image-name.ts";
+import { apiPath, type ImageName, MANIFEST_ACCEPT, namespaceQuery, scopeOf } from "./image-name.ts";
 import { overHosts, withCapabilities } from "./over-hosts.ts";
 import { redactText } from "./redact.ts";
 import { plainFailure, send } from "./request.ts";
@@ -18,15 +18,6 @@ export interface Resolved {
   /** The host that told. */
   readonly endpoint: string;
 }
-
-/** What manifests may be: the peer's list. */
-const ACCEPT = [
-  MediaType.dockerManifest,
-  MediaType.dockerManifestList,
-  MediaType.ociManifest,
-  MediaType.ociIndex,
-  "*/*",
-].join(", ");
 
 /** Statuses to a HEAD after which a GET may do better, or at least tells why. */
 const WORTH_A_GET: readonly number[] = [400, 403, 404, 405, 501];
@@ -79,7 +70,7 @@ async function ask(asking: Asking, kind: "manifests" | "blobs", object: string):
       method,
       path: apiPath(name, kind, object),
       query: namespaceQuery(host, name.namespace),
-      headers: [["Accept", ACCEPT]],
+      headers: [["Accept", MANIFEST_ACCEPT]],
       scopes: [scopeOf(name.repository, "pull")],
       signal,
       attempts,

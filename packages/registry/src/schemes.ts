@@ -1,3 +1,4 @@
+import { portOfHost } from "./hosts/defaults.ts";
 import { endpointOf, type RegistryHost } from "./hosts/types.ts";
 import { speaksPlainHttp, TransportError } from "./http/failure.ts";
 import type { Session } from "./session.ts";
@@ -17,7 +18,7 @@ export async function settled(session: Session, host: RegistryHost, signal: Abor
     session.schemes.set(host.host, "https");
   } catch (error) {
     signal.throwIfAborted();
-    if (isPlain(error)) session.schemes.set(host.host, "http");
+    if (isPlain(error, host)) session.schemes.set(host.host, "http");
   }
   return known(session, host);
 }
@@ -28,8 +29,12 @@ export function known(session: Session, host: RegistryHost): RegistryHost {
   return isPlainHost ? { ...host, scheme: "http", plainFallback: false } : host;
 }
 
-/** Servers of plain HTTP answer a TLS hello with an error of theirs, or close, or wait for more: so far as the peer's rule. */
-function isPlain(error: unknown): boolean {
-  if (!(error instanceof TransportError) || error.step !== "tls") return false;
-  return speaksPlainHttp(error) || error.timedOut || error.code === "ECONNRESET";
+/**
+ * Servers of plain HTTP answer a TLS hello with an error of theirs, or close, or wait for more; without a port in the
+ * configuration, HTTPS is another port where nobody may listen. So far as the peer's rule.
+ */
+function isPlain(error: unknown, host: RegistryHost): boolean {
+  if (!(error instanceof TransportError)) return false;
+  if (error.step === "dial") return portOfHost(host.host) === "" && error.code !== "ENOTFOUND";
+  return error.step === "tls" && (speaksPlainHttp(error) || error.timedOut || error.code === "ECONNRESET");
 }

@@ -127,7 +127,10 @@ class Reader {
     if (parsed.search !== "" || parsed.hash !== "") throw this.#wrong(path, "a URL here has no query and no fragment");
     const clean = parsed.pathname.replace(/\/{2,}/g, "/").replace(/\/$/, "");
     const root = override || clean.endsWith("/v2") ? clean : `${clean}/v2`;
-    return { scheme: parsed.protocol === "http:" ? "http" : "https", host: parsed.host, path: root };
+    // URL drops a scheme's own port, but whether it was written decides whether the protocol is open.
+    const written = /^https?:\/\/[^/]*:(\d+)(?:\/|$)/i.exec(full)?.[1];
+    const host = written === undefined ? parsed.host : `${parsed.hostname}:${Number(written)}`;
+    return { scheme: parsed.protocol === "http:" ? "http" : "https", host, path: root };
   }
 
   #capabilities(value: unknown, path: readonly string[]): ReadonlySet<Capability> {

@@ -79,11 +79,14 @@ export function explainTransport(error: TransportError): Explained {
   if (step === "tls") return explainTls(error);
   const words = PLAIN_WORDS[code] ?? redactText(error.message);
   const unresolved = code === "ENOTFOUND";
+  // A time-out was waited for already, and who refuses now does so a second later: those are for the next host, or the
+  // user. A connection that broke, or a resolver that was busy, may work at once.
+  const transient = !error.timedOut && ["ECONNRESET", "EPIPE", "EAI_AGAIN", ""].includes(code);
   return {
     reason: step === "dial" ? `dial: ${words}` : step === "proxy" ? `proxy: ${words}` : words,
     ...(unresolved ? { help: "check the name, DNS and /etc/hosts" } : {}),
     errorClass: "unavailable",
-    transient: !unresolved,
+    transient,
   };
 }
 
@@ -128,6 +131,6 @@ function explainTls(error: TransportError): Explained {
   return {
     errorClass: "unavailable",
     reason: `tls: ${PLAIN_WORDS[error.code] ?? redactText(error.message)}`,
-    transient: error.timedOut || error.code === "ECONNRESET",
+    transient: error.code === "ECONNRESET",
   };
 }

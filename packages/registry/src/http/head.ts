@@ -42,7 +42,7 @@ const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
  * @throws TransportError for what is no HTTP/1 answer.
  */
 export function parseHead(text: string): ResponseHead {
-  const lines = text.split(/\r?\n/);
+  const lines = text.split("\n").map((line) => (line.endsWith("\r") ? line.slice(0, -1) : line));
   const [first = "", ...rest] = lines;
   const match = STATUS_LINE.exec(first);
   if (match === null) throw new TransportError("answer", "the server does not answer in HTTP/1");
