@@ -213,6 +213,30 @@ test(
 );
 
 test(
+  "B21 names of registries are looked up in /etc/hosts",
+  async () => {
+    await withRegistry({ name: "http", tls: false, auth: "none" }, async ({ registry }) => {
+      await inFolder(async (folder) => {
+        const port = registry.host.split(":")[1] ?? "";
+        await writeFile(join(folder, "hosts"), "127.0.0.1 localhost docker.vms.weijc\n");
+        const program = join(folder, "program.ts");
+        await writeFile(
+          program,
+          `import { createRegistryClient, defaultHosts } from ${JSON.stringify(join(repository, "packages/registry/src/index.ts"))};
+           const client = createRegistryClient({ userAgent: "x", hosts: defaultHosts({ scheme: "http" }) });
+           const failure = await client.resolve("docker.vms.weijc:${port}/library/none:v1").catch((error) => error);
+           console.log(failure.errorClass, failure.failures[0].endpoint);`,
+        );
+        const script = `mount --bind ${folder}/hosts /etc/hosts && exec ${process.execPath} ${program}`;
+        const ran = await exec(["unshare", "--mount", "--propagation", "private", "sh", "-c", script]);
+        expect(`${ran.stdout}${ran.stderr}`).toBe(`not-found http://docker.vms.weijc:${port}\n`);
+      });
+    });
+  },
+  LIMIT_MS,
+);
+
+test(
   "N12 the client runs on Node, pushes and pulls",
   async () => {
     await withRegistry({ name: "https", tls: true, auth: "basic" }, async ({ registry }) => {

@@ -23,12 +23,16 @@ import {
 import { useOptFolder } from "./host.ts";
 import {
   type GrpcService,
+  type ImageVerifierPlugin,
   isGrpcService,
+  isImageVerifierPlugin,
   isSandboxControllerPlugin,
   isSpanProcessor,
+  isTransferPlugin,
   Key,
   type SandboxControllerPlugin,
   type SpanProcessor,
+  type TransferPlugin,
 } from "./keys.ts";
 import { MetricsRegistry } from "./metrics/registry.ts";
 import { hostPlugin, pluginPlatform } from "./platform.ts";
@@ -113,6 +117,21 @@ export function builtins(options: BuiltinOptions): AnyPlugin[] {
         const directory = folder(PluginType.content, "content");
         context.export("root", directory);
         return createLocalContent({ directory, log: context.log });
+      },
+    }),
+    plugin({
+      key: pluginKey<ImageVerifierPlugin>(PluginType.imageVerifier, "bindir"),
+      requires: [],
+      start: async (context): Promise<ImageVerifierPlugin> => {
+        const { createBinDirVerifier } = await import("@stevedore/plugins/image-verifier/impl");
+        const { config, log } = context;
+        const verifier = createBinDirVerifier({
+          binDir: textAt(config, "bin_dir"),
+          maxVerifiers: numberAt(config, "max_verifiers"),
+          timeoutMs: durationMs(textAt(config, "per_verifier_timeout"), "per_verifier_timeout"),
+          log,
+        });
+        return { kind: "image-verifier", verifier };
       },
     }),
     plugin({
@@ -743,6 +762,31 @@ function grpcServices({ root, version, deprecations }: BuiltinOptions): AnyPlugi
       start: async (context) => context.get(Key.metadata).sandboxes,
     }),
     plugin({
+      key: pluginKey<TransferPlugin>(PluginType.transfer, "local"),
+      requires: [
+        Key.leases,
+        Key.metadata,
+        Key.events,
+        Key.introspectionService,
+        Key.diffService,
+        { type: PluginType.differ, id: ANY },
+        { type: PluginType.imageVerifier, id: ANY },
+      ],
+      start: async (context): Promise<TransferPlugin> => {
+        const { startTransfer } = await import("./transfer.ts");
+        const transferrer = await startTransfer({
+          context,
+          userAgent: `containerd/${version.version}`,
+          differs: mapValues(context.all(PluginType.differ, isDifferPlugin), ({ differ }) => differ),
+          verifiers: mapValues(
+            context.all(PluginType.imageVerifier, isImageVerifierPlugin),
+            ({ verifier }) => verifier,
+          ),
+        });
+        return { kind: "transfer", transferrer };
+      },
+    }),
+    plugin({
       key: pluginKey<SandboxControllerPlugin>(PluginType.sandboxController, "shim"),
       requires: [Key.shims, Key.events],
       start: async (context): Promise<SandboxControllerPlugin> => ({
@@ -791,6 +835,28 @@ function grpcServices({ root, version, deprecations }: BuiltinOptions): AnyPlugi
         return (router) => void router.service(Snapshots, service);
       },
     }),
+    plugin({
+      key: Key.streams,
+      requires: [Key.metadata],
+      start: async (context) => {
+        const { Streams } = await import("@stevedore/plugins/streaming/impl");
+        const stores = context.get(Key.metadata);
+        const streams = new Streams({ leases: stores.leases, log: context.log });
+        context.cleanup.use(stores.afterCollection(async () => streams.closeUnleased()));
+        return streams;
+      },
+    }),
+    grpcPlugin("streaming", {
+      requires: [Key.streams],
+      register: async (context) => {
+        const [{ streamingService }, { Streaming }] = await Promise.all([
+          import("@stevedore/services/streaming"),
+          import("@stevedore/wire/gen/containerd/services/streaming/v1/streaming_pb"),
+        ]);
+        const service = streamingService({ streams: context.get(Key.streams) });
+        return (router) => void router.service(Streaming, service);
+      },
+    }),
     grpcPlugin("tasks", {
       requires: [Key.tasksService],
       register: async (context) => {
@@ -800,6 +866,22 @@ function grpcServices({ root, version, deprecations }: BuiltinOptions): AnyPlugi
         ]);
         const service = tasksService({ tasks: context.get(Key.tasksService) });
         return (router) => void router.service(Tasks, service);
+      },
+    }),
+    grpcPlugin("transfer", {
+      requires: [{ type: PluginType.transfer, id: ANY }, Key.streams],
+      register: async (context) => {
+        const [{ transferService }, { Transfer }] = await Promise.all([
+          import("@stevedore/services/transfer"),
+          import("@stevedore/wire/gen/containerd/services/transfer/v1/transfer_pb"),
+        ]);
+        const service = transferService({
+          streams: context.get(Key.streams),
+          transferrers: [...context.all(PluginType.transfer, isTransferPlugin).values()].map(
+            (each) => each.transferrer,
+          ),
+        });
+        return (router) => void router.service(Transfer, service);
       },
     }),
     grpcPlugin("version", {

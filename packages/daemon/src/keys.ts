@@ -8,6 +8,7 @@ import type {
   EventHistory,
   EventLog,
   ImageStore,
+  ImageVerifier,
   LeaseManager,
   LocalTaskManager,
   NamespaceStore,
@@ -15,7 +16,9 @@ import type {
   SandboxController,
   SandboxStore,
   Snapshotter,
+  StreamManager,
   TaskManager,
+  Transferrer,
 } from "@stevedore/core";
 import { PluginType } from "@stevedore/plugins/ids";
 import type { MetadataDatabase } from "@stevedore/plugins/metadata/impl";
@@ -62,6 +65,26 @@ export function isSpanProcessor(value: unknown): value is SpanProcessor {
   return typeof value === "object" && value !== null && "kind" in value && value.kind === "span-processor";
 }
 
+/** What a plugin of type `io.containerd.image-verifier.v1` makes; the mark tells it from other values in the graph. */
+export interface ImageVerifierPlugin {
+  readonly kind: "image-verifier";
+  readonly verifier: ImageVerifier;
+}
+
+export function isImageVerifierPlugin(value: unknown): value is ImageVerifierPlugin {
+  return typeof value === "object" && value !== null && "kind" in value && value.kind === "image-verifier";
+}
+
+/** What a plugin of type `io.containerd.transfer.v1` makes; the mark tells it from other values in the graph. */
+export interface TransferPlugin {
+  readonly kind: "transfer";
+  readonly transferrer: Transferrer;
+}
+
+export function isTransferPlugin(value: unknown): value is TransferPlugin {
+  return typeof value === "object" && value !== null && "kind" in value && value.kind === "transfer";
+}
+
 export interface GrpcTraces {
   /** Absent when tracing is off. */
   readonly observe?: CallObserver;
@@ -93,6 +116,7 @@ export const Key = {
   leases: pluginKey<LeaseManager>(PluginType.lease, "manager"),
   namespacesService: pluginKey<NamespaceStore>(PluginType.service, "namespaces-service"),
   snapshotsService: pluginKey<ReadonlyMap<string, Snapshotter>>(PluginType.service, "snapshots-service"),
+  streams: pluginKey<StreamManager>(PluginType.streaming, "manager"),
   tasksService: pluginKey<TaskManager>(PluginType.service, "tasks-service"),
   sandboxStore: pluginKey<SandboxStore>(PluginType.sandboxStore, "local"),
   shims: pluginKey<ShimManager>(PluginType.shim, "manager"),

@@ -20,6 +20,8 @@ export interface StoreOptions {
 export interface Stores extends MetadataStore {
   /** From now on, deletes that wait for a collection wait for this one's. Undone by disposing the result. */
   collectThrough(schedule: (signal: AbortSignal) => Promise<unknown>): Disposable;
+  /** From now on, run after each collection, which waits for it. Undone by disposing the result. */
+  afterCollection(run: () => Promise<void>): Disposable;
 }
 
 /** @throws invalid-argument for a sharing policy that does not exist */
@@ -28,6 +30,7 @@ export async function openStores(options: StoreOptions): Promise<Stores> {
   if (sharing !== "shared" && sharing !== "isolated") {
     throw classified("invalid-argument", `unknown policy: ${sharing}: invalid argument`);
   }
+  const after = new Set<() => Promise<void>>();
   let schedule: ((signal: AbortSignal) => Promise<unknown>) | undefined;
   const store: MetadataStore = await createMetadataStore({
     database: options.database,
@@ -35,7 +38,7 @@ export async function openStores(options: StoreOptions): Promise<Stores> {
     snapshotters: Object.fromEntries(options.snapshotters),
     sharingPolicy: sharing,
     // Without a scheduler (it can be disabled) a collection runs right away.
-    collectNow: async (signal) => (schedule === undefined ? store.collector.collect(signal) : schedule(signal)),
+    collectNow: async (signal) => (schedule === undefined ? collect(signal) : schedule(signal)),
     onCollected: (removed) => {
       announce(options.events, removed).catch((error: unknown) => {
         log.warn("announce collected objects", { error: messageOf(error) });
@@ -43,8 +46,18 @@ export async function openStores(options: StoreOptions): Promise<Stores> {
     },
     log,
   });
+  const collect: typeof store.collector.collect = async (signal) => {
+    const stats = await store.collector.collect(signal);
+    for (const run of after) await run();
+    return stats;
+  };
   return {
     ...store,
+    collector: { collect, onMutation: (listener) => store.collector.onMutation(listener) },
+    afterCollection: (run) => {
+      after.add(run);
+      return { [Symbol.dispose]: () => void after.delete(run) };
+    },
     collectThrough: (through) => {
       schedule = through;
       return {

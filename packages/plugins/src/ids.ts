@@ -9,6 +9,7 @@ export const PluginType = {
   gc: "io.containerd.gc.v1",
   grpc: "io.containerd.grpc.v1",
   http: "io.containerd.http.v1",
+  imageVerifier: "io.containerd.image-verifier.v1",
   internal: "io.containerd.internal.v1",
   lease: "io.containerd.lease.v1",
   metadata: "io.containerd.metadata.v1",

@@ -15,6 +15,7 @@ import type {
   SandboxStore,
   Snapshotter,
   TaskManager,
+  Transferrer,
 } from "@stevedore/core";
 import type { JsonObject } from "@stevedore/oci/json-lossless";
 
@@ -80,6 +81,8 @@ export interface Client extends AsyncDisposable {
   /** Records of sandboxes; {@link Client.sandboxController} runs them. */
   readonly sandboxes: SandboxStore;
   readonly tasks: TaskManager;
+  /** Pulls, pushes, imports and exports within the daemon; containerd has it since 1.7. */
+  readonly transfer: Transferrer;
   /** The sandbox controller of that name: `shim`, or a proxy plugin's. */
   sandboxController(name: string): SandboxController;
   /** The snapshotter of that name; "" is the daemon's default, overlayfs. */

@@ -15,6 +15,7 @@ import { namespacesProxy } from "./proxy/namespaces.ts";
 import { sandboxControllerProxy, sandboxesProxy } from "./proxy/sandboxes.ts";
 import { snapshotterProxy } from "./proxy/snapshots.ts";
 import { tasksProxy } from "./proxy/tasks.ts";
+import { transferProxy } from "./proxy/transfer.ts";
 
 /** Where a daemon is and how long to try. */
 export interface ConnectOptions {
@@ -52,6 +53,7 @@ export function connectClient(options: ConnectOptions): Client {
     namespaces: namespacesProxy(transport),
     sandboxes: sandboxesProxy(transport),
     tasks: tasksProxy(transport),
+    transfer: transferProxy(transport),
     sandboxController: (name: string): SandboxController => sandboxControllerProxy(transport, name),
     snapshotter: (name: string): Snapshotter => snapshotterProxy(transport, name === "" ? DEFAULT_SNAPSHOTTER : name),
     version: async (context: RequestContext): Promise<DaemonVersion> => {

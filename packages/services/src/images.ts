@@ -11,56 +11,51 @@ import type { Image, Images } from "@stevedore/wire/gen/containerd/services/imag
 import type { ServiceImpl } from "@stevedore/wire/rpc/index";
 import { announcing, pathsOf, requestContext, required } from "./request.ts";
 
-function named(image: Image | undefined): NewImage {
-  const wanted = newImageFromProto(required(image, "image"));
-  if (wanted.name === "") throw classified("invalid-argument", "Image.Name required: invalid argument");
-  return wanted;
-}
-
-/** An image store whose changes are announced, each recorded together with its event where the store can do that. */
+/** An image store whose changes are told as events. */
 export function announcedImages(of: { readonly images: ImageStore; readonly events: EventExchange }): ImageStore {
   const { images, events } = of;
   return {
     get: async (context, name) => images.get(context, name),
     list: async (context, filters) => images.list(context, filters),
-    create: async (context, wanted) =>
+    create: async (context, image) =>
       announcing(
         {
           events,
           context,
           topic: "/images/create",
           schema: ImageCreateSchema,
-          known: { name: wanted.name },
+          known: { name: image.name },
           fields: { [ImageCreateSchema.field.labels.number]: "labels" },
         },
-        (announced) => images.create(announced, wanted),
+        (announced) => images.create(announced, image),
         ({ name, labels }) => ({ name, labels: { ...labels } }),
       ),
-    update: async (context, wanted, fields) =>
+    update: async (context, image, fields) =>
       announcing(
         {
           events,
           context,
           topic: "/images/update",
           schema: ImageUpdateSchema,
-          known: { name: wanted.name },
+          known: { name: image.name },
           fields: { [ImageUpdateSchema.field.labels.number]: "labels" },
         },
-        (announced) => images.update(announced, wanted, fields),
+        (announced) => images.update(announced, image, fields),
         ({ name, labels }) => ({ name, labels: { ...labels } }),
       ),
-    delete: async (context, name, options) =>
-      announcing(
-        {
-          events,
-          context,
-          topic: "/images/delete",
-          schema: ImageDeleteSchema,
-          known: { name },
-        },
+    delete: async (context, name, options) => {
+      await announcing(
+        { events, context, topic: "/images/delete", schema: ImageDeleteSchema, known: { name } },
         (announced) => images.delete(announced, name, options),
-      ),
+      );
+    },
   };
+}
+
+function named(image: Image | undefined): NewImage {
+  const wanted = newImageFromProto(required(image, "image"));
+  if (wanted.name === "") throw classified("invalid-argument", "Image.Name required: invalid argument");
+  return wanted;
 }
 
 /** The images service. */
@@ -77,21 +72,15 @@ export function imagesService(of: {
     create: async ({ image, sourceDateEpoch }, call) => {
       const wanted = named(image);
       const epoch = optionalDateFromProto(sourceDateEpoch);
-      const created = await images.create(
-        requestContext(call),
-        epoch === undefined ? wanted : { ...wanted, createdAt: epoch },
-      );
-      return { image: imageToProto(created) };
+      const dated = epoch === undefined ? wanted : { ...wanted, createdAt: epoch };
+      return { image: imageToProto(await images.create(requestContext(call), dated)) };
     },
-    update: async ({ image, updateMask }, call) => {
-      const updated = await images.update(requestContext(call), named(image), pathsOf(updateMask));
-      return { image: imageToProto(updated) };
-    },
+    update: async ({ image, updateMask }, call) => ({
+      image: imageToProto(await images.update(requestContext(call), named(image), pathsOf(updateMask))),
+    }),
     delete: async ({ name, sync, target }, call) => {
-      await images.delete(requestContext(call), name, {
-        sync,
-        ...(target === undefined || target.digest === "" ? {} : { target: target.digest }),
-      });
+      const options = { sync, ...(target === undefined || target.digest === "" ? {} : { target: target.digest }) };
+      await images.delete(requestContext(call), name, options);
       return {};
     },
   };

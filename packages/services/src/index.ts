@@ -9,5 +9,7 @@ export * from "./namespaces.ts";
 export * from "./sandbox-controllers.ts";
 export * from "./sandboxes.ts";
 export * from "./snapshots.ts";
+export * from "./streaming.ts";
 export * from "./tasks.ts";
+export * from "./transfer.ts";
 export * from "./version.ts";

@@ -11,12 +11,56 @@ import type { Snapshots } from "@stevedore/wire/gen/containerd/services/snapshot
 import type { ServiceImpl } from "@stevedore/wire/rpc/index";
 import { announcing, inChunks, pathsOf, requestContext, required } from "./request.ts";
 
+/** A snapshotter whose changes are told as events, under its name. */
+export function announcedSnapshotter(of: {
+  readonly name: string;
+  readonly snapshotter: Snapshotter;
+  readonly events: EventExchange;
+}): Snapshotter {
+  const { name: snapshotter, snapshotter: inner, events } = of;
+  return {
+    stat: async (context, name) => inner.stat(context, name),
+    update: async (context, info, fields) => inner.update(context, info, fields),
+    usage: async (context, name) => inner.usage(context, name),
+    mounts: async (context, key) => inner.mounts(context, key),
+    view: async (context, key, options) => inner.view(context, key, options),
+    walk: (context, filters) => inner.walk(context, filters),
+    cleanup: async (context) => inner.cleanup(context),
+    prepare: async (context, key, options) => {
+      const known = { key, parent: options.parent, snapshotter };
+      return announcing(
+        { events, context, topic: "/snapshot/prepare", schema: SnapshotPrepareSchema, known },
+        (announced) => inner.prepare(announced, key, options),
+      );
+    },
+    commit: async (context, name, options) => {
+      const known = { key: options.key, name, snapshotter };
+      await announcing(
+        { events, context, topic: "/snapshot/commit", schema: SnapshotCommitSchema, known },
+        (announced) => inner.commit(announced, name, options),
+      );
+    },
+    remove: async (context, name) => {
+      const known = { key: name, snapshotter };
+      await announcing(
+        { events, context, topic: "/snapshot/remove", schema: SnapshotRemoveSchema, known },
+        (announced) => inner.remove(announced, name),
+      );
+    },
+  };
+}
+
 /** The snapshots service over the snapshotters by name. */
 export function snapshotsService(of: {
   readonly snapshotters: ReadonlyMap<string, Snapshotter>;
   readonly events: EventExchange;
 }): ServiceImpl<typeof Snapshots> {
-  const { snapshotters, events } = of;
+  const snapshotters = new Map(
+    [...of.snapshotters].map(([name, snapshotter]) => [
+      name,
+      announcedSnapshotter({ name, snapshotter, events: of.events }),
+    ]),
+  );
   const named = (name: string): Snapshotter => {
     if (name === "") {
       throw classified("invalid-argument", "snapshotter argument missing: invalid argument");
@@ -29,16 +73,7 @@ export function snapshotsService(of: {
   };
   return {
     prepare: async ({ snapshotter, key, parent, labels }, call) => {
-      const mounts = await announcing(
-        {
-          events,
-          context: requestContext(call),
-          topic: "/snapshot/prepare",
-          schema: SnapshotPrepareSchema,
-          known: { key, parent, snapshotter },
-        },
-        (context) => named(snapshotter).prepare(context, key, { parent, labels }),
-      );
+      const mounts = await named(snapshotter).prepare(requestContext(call), key, { parent, labels });
       return { mounts: mounts.map(mountToProto) };
     },
     view: async ({ snapshotter, key, parent, labels }, call) => {
@@ -49,29 +84,12 @@ export function snapshotsService(of: {
       mounts: (await named(snapshotter).mounts(requestContext(call), key)).map(mountToProto),
     }),
     commit: async ({ snapshotter, name, key, labels, parent }, call) => {
-      await announcing(
-        {
-          events,
-          context: requestContext(call),
-          topic: "/snapshot/commit",
-          schema: SnapshotCommitSchema,
-          known: { key, name, snapshotter },
-        },
-        (context) => named(snapshotter).commit(context, name, { key, labels, ...(parent === "" ? {} : { parent }) }),
-      );
+      const options = { key, labels, ...(parent === "" ? {} : { parent }) };
+      await named(snapshotter).commit(requestContext(call), name, options);
       return {};
     },
     remove: async ({ snapshotter, key }, call) => {
-      await announcing(
-        {
-          events,
-          context: requestContext(call),
-          topic: "/snapshot/remove",
-          schema: SnapshotRemoveSchema,
-          known: { key, snapshotter },
-        },
-        (context) => named(snapshotter).remove(context, key),
-      );
+      await named(snapshotter).remove(requestContext(call), key);
       return {};
     },
     stat: async ({ snapshotter, key }, call) => ({

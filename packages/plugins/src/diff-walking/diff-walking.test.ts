@@ -12,7 +12,6 @@ import { mountRaw, unmount, withTempMount } from "@stevedore/os/mount";
 import { mountsAtOrBelow } from "@stevedore/os/mountinfo";
 import { describeTree } from "@stevedore/os/test-tree";
 import { createWalkingDiffer, type WalkingDifferOptions } from "./impl.ts";
-import { Pool } from "./pool.ts";
 import type { StreamProcessor } from "./stream-processors.ts";
 import { createTestContent } from "./test-content.ts";
 
@@ -289,27 +288,6 @@ describe("walking differ", () => {
     const result = await failure(differ.apply(context, layer, { mounts: bind(folder()) }));
     expect(result).toMatchObject({ class: "internal" });
     expect(result.message).toContain("layer worker ended with status 1 without a result");
-  });
-
-  test("no more jobs at once than there are places, in order, and a wait can be given up", async () => {
-    const pool = new Pool(2);
-    const { signal } = new AbortController();
-    const order: number[] = [];
-    let running = 0;
-    let most = 0;
-    const job = (id: number) => async () => {
-      running++;
-      most = Math.max(most, running);
-      order.push(id);
-      await Bun.sleep(2);
-      running--;
-    };
-    const stop = new AbortController();
-    const jobs = Array.from({ length: 9 }, (_, i) => pool.run(job(i), i === 5 ? stop.signal : signal));
-    stop.abort(new DOMException("gone", "AbortError"));
-    const results = await Promise.allSettled(jobs);
-    expect(results.map((result) => result.status === "fulfilled")).toEqual(results.map((_, i) => i !== 5));
-    expect([most, order]).toEqual([2, [0, 1, 2, 3, 4, 6, 7, 8]]);
   });
 });
 

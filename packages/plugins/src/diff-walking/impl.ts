@@ -14,11 +14,11 @@ import type { ContentReader, ContentStore, ContentWriter } from "@stevedore/core
 import type { CompareOptions, Differ } from "@stevedore/core/diff";
 import type { Descriptor } from "@stevedore/core/images";
 import type { Mount } from "@stevedore/core/mount";
+import { Pool } from "@stevedore/core/pool";
 import { type CompareJob, DEFAULT_LAYER_LIMITS, type LayerJob, type LayerLimits } from "@stevedore/oci/layer-job";
 import { type Compression, diffCompression, MediaType } from "@stevedore/oci/media-types";
 import { OwnedFd, pipe } from "@stevedore/os/fd";
 import { FdWriter, readChunks } from "@stevedore/os/io";
-import { Pool } from "./pool.ts";
 import { planStream, processStream, type StreamProcessor } from "./stream-processors.ts";
 import { runWorker } from "./worker-process.ts";
 
@@ -49,7 +49,7 @@ export interface WalkingDifferOptions {
  * done by worker processes, at most one per core; a cancelled call kills its worker.
  */
 export function createWalkingDiffer(options: WalkingDifferOptions): Differ {
-  const pool = new Pool(options.workers ?? availableParallelism());
+  const pool = new Pool(options.workers ?? availableParallelism(), "a layer worker");
   const log = options.logger ?? createLogger();
   const limits: LayerLimits = { ...DEFAULT_LAYER_LIMITS, ...options.limits };
   const gunzip = options.gunzip ?? installedGunzip();

@@ -122,6 +122,45 @@ describe("token", () => {
     expect(tokens()).toBe(3);
   });
 
+  test("is fetched with the new password when it was changed", async () => {
+    let now = Date.now();
+    const users: Record<string, string> = { ...USERS };
+    await using registry = await TestRegistry.start({ auth: { kind: "token", users, post: false } });
+    putImage(registry, "a", "v1");
+    let password = "correct-horse";
+    const client = quickClient({
+      now: () => now,
+      credentials: {
+        name: "a file",
+        find: async () => ({ kind: "basic", username: "alice", password, from: "a file" }),
+      },
+    });
+    await client.resolve(`${registry.host}/a:v1`);
+    users["alice"] = password = "new-password";
+    now += 1_000_000;
+    await client.resolve(`${registry.host}/a:v1`);
+  });
+
+  test("server that is gone, or slow, or busy is told by its name", async () => {
+    const gone = await TestRegistry.start();
+    const realm = `${gone.url}/token`;
+    await gone.stop();
+    await using registry = await TestRegistry.start({ auth: { kind: "token", users: USERS, realm } });
+    const error = await failureFrom(quickClient().resolve(`${registry.host}/a:v1`));
+    expect(error.message).toContain(`token server ${realm}: dial: connection refused`);
+    expect(errorClassOf(error)).toBe("unavailable");
+    let busy = 0;
+    await using other = await TestRegistry.start({ auth: { kind: "token", users: USERS, public: ["a"] } });
+    putImage(other, "a", "v1");
+    other.faults.push((request, response) => {
+      if (!request.path.startsWith("/token") || busy++ > 0) return false;
+      answer(response, 503, "");
+      return true;
+    });
+    await quickClient().resolve(`${other.host}/a:v1`);
+    expect(busy).toBe(2);
+  });
+
   test("has the scopes of a push, and those of a mount's source", async () => {
     await using registry = await TestRegistry.start({ auth: { kind: "token", users: USERS } });
     const bytes = someBytes(100);
@@ -191,7 +230,7 @@ describe("token", () => {
     const bodies: readonly (readonly [string, string])[] = [
       ["{}", "its answer has no token"],
       ["<html>", "its answer is no JSON"],
-      [`{"token":"${"x".repeat(2 << 20)}"}`, "its answer is no JSON, or too long"],
+      [`{"token":"${"x".repeat(2 << 20)}"}`, "its answer is no JSON, too long"],
       ['{"token":"a\\nb"}', "characters that cannot be sent"],
       ['{"token":7}', "its answer has no token"],
     ];

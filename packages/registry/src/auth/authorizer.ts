@@ -1,4 +1,4 @@
-import { type Logger, messageOf } from "@stevedore/base";
+import { errorClassOf, isErrorClass, type Logger, messageOf } from "@stevedore/base";
 import { HostError } from "../failure.ts";
 import type { HttpCarrier } from "../http/carrier.ts";
 import { reasonOf } from "../http/connection.ts";
@@ -88,7 +88,15 @@ export class Authorizer {
     const known = this.#known.get(keyOf(target));
     if (known === undefined) return undefined;
     if (known.kind !== "bearer") return { value: known.value, secrets: known.secrets, fresh: false };
-    return this.#bearer(target, known, { scopes, signal });
+    try {
+      return await this.#bearer(target, known, { scopes, signal });
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!(error instanceof HostError) || error.failure.errorClass !== "unauthenticated") throw error;
+      // The credential may have been changed since: the endpoint's next 401 has it looked up again.
+      this.#known.delete(keyOf(target));
+      return undefined;
+    }
   }
 
   /**
@@ -202,9 +210,9 @@ export class Authorizer {
         {
           endpoint: target.origin,
           reason: redactText(messageOf(error), secretsOf(known.credential)),
-          errorClass: "unauthenticated",
+          errorClass: errorClassOf(error),
           codes: [],
-          transient: false,
+          transient: isErrorClass(error, "unavailable"),
         },
         error,
       );

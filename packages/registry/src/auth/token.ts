@@ -3,6 +3,7 @@ import { parseJson } from "@stevedore/oci";
 import { conforms, isInteger, isString, optional, shape, withoutNulls } from "@stevedore/oci/json-check";
 import type { HttpCarrier, HttpRequest, HttpResponse } from "../http/carrier.ts";
 import { readAll } from "../http/carrier.ts";
+import { explainTransport, TransportError } from "../http/failure.ts";
 import { headerOf } from "../http/head.ts";
 import type { TlsSettings } from "../http/tls.ts";
 import type { RegistryLimits } from "../limits.ts";
@@ -117,18 +118,7 @@ async function follow(
 ): Promise<HttpResponse> {
   let { url } = first;
   for (let hops = 0; ; hops++) {
-    const response = await request.carrier.send({
-      ...first,
-      url,
-      headers: [
-        ["User-Agent", request.userAgent],
-        ["Accept", "application/json"],
-        ...request.headers,
-        ...first.headers,
-      ],
-      tls: request.tls,
-      signal: request.signal,
-    });
+    const response = await hop(request, { ...first, url });
     const location = headerOf(response.headers, "location");
     if (response.status < 300 || response.status > 399 || location === undefined) return response;
     await response.discard();
@@ -142,14 +132,31 @@ async function follow(
   }
 }
 
+async function hop(
+  request: TokenRequest,
+  one: Pick<HttpRequest, "method" | "url" | "headers" | "body">,
+): Promise<HttpResponse> {
+  const own = [["User-Agent", request.userAgent] as const, ["Accept", "application/json"] as const];
+  try {
+    const headers = [...own, ...request.headers, ...one.headers];
+    return await request.carrier.send({ ...one, headers, tls: request.tls, signal: request.signal });
+  } catch (error) {
+    if (error instanceof TransportError) {
+      const { reason, help } = explainTransport(error);
+      throw failed(request, `${reason}${help === undefined ? "" : ` (${help})`}`, error);
+    }
+    if (request.signal.aborted) throw failed(request, "no answer in time", error);
+    throw error;
+  }
+}
+
 async function read(response: HttpResponse, request: TokenRequest): Promise<Token> {
   if (response.status < 200 || response.status > 299) throw await refused(response, request);
   let answer: unknown;
   try {
     answer = withoutNulls(parseJson(await readAll(response, request.limits.tokenBytes)));
   } catch (error) {
-    request.signal.throwIfAborted();
-    throw failed(request, "its answer is no JSON, or too long", error);
+    throw failed(request, "its answer is no JSON, too long, or did not come in time", error);
   }
   if (!conforms<TokenAnswer>(answer, ANSWER)) throw failed(request, "its answer has no token");
   const token = answer.access_token === undefined || answer.access_token === "" ? answer.token : answer.access_token;

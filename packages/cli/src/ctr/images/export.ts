@@ -1,9 +1,14 @@
 import { once } from "node:events";
-import { createWriteStream } from "node:fs";
+import { createWriteStream, type WriteStream } from "node:fs";
+import type { RequestContext } from "@stevedore/base";
 import { allPlatforms, anyOf, defaultMatcher, type PlatformMatcher, parsePlatform } from "@stevedore/oci/platform";
+import type { Client } from "@stevedore/sdk/client";
 import { exportArchive } from "@stevedore/sdk/images/export";
+import { withLease } from "@stevedore/sdk/lease";
 import { boolFlag, stringsFlag } from "../../kit/flags.ts";
+import type { Output } from "../../kit/output.ts";
 import { ctrCommand } from "../define.ts";
+import { byTransferOr, imageStore, plainReference } from "./transfer-way.ts";
 
 /** `ctr images export` */
 export const command = ctrCommand({
@@ -29,32 +34,103 @@ When '--all-platforms' is given all images in a manifest list must be available.
     if (out === undefined || out === "" || names.length === 0) {
       throw new Error("please provide both an output filename and an image reference to export");
     }
-    const matcher = platformsOf(flags);
+    const wishes: Wishes = { ...flags, names };
     await using session = await globals.connect();
-    const { client, context } = session;
-    const images = [];
-    for (const name of names) images.push(await client.images.get(context, name));
-    const archive = { images, matcher, allPlatforms: flags.allPlatforms, skipManifestJson: flags.skipManifestJson };
-    const skipNonDistributable = flags.skipNonDistributable;
-    if (out === "-") {
-      const write = (bytes: Uint8Array): void => io.stdout.write(bytes);
-      await exportArchive(client, context, { ...archive, skipNonDistributable, write });
-      return 0;
-    }
-    const file = createWriteStream(out, { mode: 0o666 });
-    await once(file, "open");
-    const write = async (bytes: Uint8Array): Promise<void> => {
-      if (!file.write(bytes)) await once(file, "drain");
-    };
-    try {
-      await exportArchive(client, context, { ...archive, skipNonDistributable, write });
-    } finally {
-      file.end();
-      await once(file, "close");
+    await using archive = out === "-" ? standardOutput(io.stdout) : lazyFile(out);
+    const exporting: Exporting = { client: session.client, context: session.context, write: archive.write };
+    const local = async (): Promise<void> => exportLocally(exporting, wishes);
+    if (flags.local) await local();
+    else {
+      await byTransferOr(
+        async () =>
+          withLease(session.client.leases, session.context, async (context) =>
+            exportByTransfer({ ...exporting, context }, wishes),
+          ),
+        local,
+      );
     }
     return 0;
   },
 });
+
+interface Wishes {
+  readonly names: readonly string[];
+  readonly platform: readonly string[];
+  readonly allPlatforms: boolean;
+  readonly skipManifestJson: boolean;
+  readonly skipNonDistributable: boolean;
+}
+
+interface Exporting {
+  readonly client: Client;
+  readonly context: RequestContext;
+  readonly write: (bytes: Uint8Array) => Promise<void>;
+}
+
+interface ArchiveOutput extends AsyncDisposable {
+  readonly write: (bytes: Uint8Array) => Promise<void>;
+}
+
+function standardOutput(out: Output): ArchiveOutput {
+  return {
+    write: async (bytes) => {
+      await Promise.resolve();
+      out.write(bytes);
+    },
+    [Symbol.asyncDispose]: async () => Promise.resolve(),
+  };
+}
+
+/** Opened by the first byte, so that a file is not emptied for an image that is not there. */
+function lazyFile(path: string): ArchiveOutput {
+  let opening: Promise<WriteStream> | undefined;
+  const open = async (): Promise<WriteStream> => {
+    const file = createWriteStream(path, { mode: 0o666 });
+    await once(file, "open");
+    return file;
+  };
+  return {
+    write: async (bytes) => {
+      opening ??= open();
+      const file = await opening;
+      if (!file.write(bytes)) await once(file, "drain");
+    },
+    [Symbol.asyncDispose]: async () => {
+      const file = await opening?.catch(() => undefined);
+      if (file === undefined) return;
+      file.end();
+      await once(file, "close");
+    },
+  };
+}
+
+async function exportByTransfer({ client, context, write }: Exporting, wishes: Wishes): Promise<void> {
+  await client.transfer.transfer(context, imageStore("", { references: wishes.names.map(plainReference) }), {
+    destination: {
+      kind: "export",
+      write,
+      close: () => undefined,
+      mediaType: "",
+      platforms: wishes.platform.map((text) => parsePlatform(text)),
+      allPlatforms: wishes.allPlatforms,
+      skipCompatibilityManifest: wishes.skipManifestJson,
+      skipNonDistributable: wishes.skipNonDistributable,
+    },
+  });
+}
+
+async function exportLocally({ client, context, write }: Exporting, wishes: Wishes): Promise<void> {
+  const images = [];
+  for (const name of wishes.names) images.push(await client.images.get(context, name));
+  await exportArchive(client, context, {
+    images,
+    matcher: platformsOf(wishes),
+    allPlatforms: wishes.allPlatforms,
+    skipManifestJson: wishes.skipManifestJson,
+    skipNonDistributable: wishes.skipNonDistributable,
+    write,
+  });
+}
 
 function platformsOf(flags: { readonly allPlatforms: boolean; readonly platform: readonly string[] }): PlatformMatcher {
   if (flags.allPlatforms) return allPlatforms;

@@ -32,12 +32,12 @@ export const command: CommandGroup<CtrGlobals> = {
     {
       names: ["pull"],
       usage: "pull an image from a remote",
-      load: async () => (await import("../define.ts")).missingCommand("ctr images pull", "registry access"),
+      load: async () => (await import("./pull.ts")).command,
     },
     {
       names: ["push"],
       usage: "push an image to a remote",
-      load: async () => (await import("../define.ts")).missingCommand("ctr images push", "registry access"),
+      load: async () => (await import("./push.ts")).command,
     },
     {
       names: ["prune"],

@@ -1,12 +1,16 @@
-import { messageOf } from "@stevedore/base";
-import { allPlatforms, defaultMatcher, onlyStrict, parsePlatform } from "@stevedore/oci/platform";
+import { messageOf, type RequestContext } from "@stevedore/base";
+import { allPlatforms, defaultMatcher, hostPlatform, onlyStrict, parsePlatform } from "@stevedore/oci/platform";
+import type { Client } from "@stevedore/sdk/client";
 import { importArchive } from "@stevedore/sdk/images/import";
 import { matchingManifests } from "@stevedore/sdk/images/tree";
 import { unpackImage } from "@stevedore/sdk/images/unpack";
 import { withLease } from "@stevedore/sdk/lease";
 import { boolFlag, stringFlag, stringsFlag } from "../../kit/flags.ts";
+import type { Output } from "../../kit/output.ts";
 import { ctrCommand } from "../define.ts";
 import { parseLabelArgs } from "../labels.ts";
+import { TransferScreen } from "./transfer-screen.ts";
+import { byTransferOr, imageStore } from "./transfer-way.ts";
 
 /** `ctr images import` */
 export const command = ctrCommand({
@@ -66,51 +70,130 @@ If foobar.tar contains an OCI ref named "latest" and anonymous ref "sha256:deadb
     if (flags.noUnpack && flags.discardUnpackedLayers) {
       throw new Error("--no-unpack and --discard-unpacked-layers cannot be used together");
     }
-    const baseName = flags.baseName === "" ? `import-${new Date().toISOString().slice(0, 10)}` : flags.baseName;
-    const matcher =
-      flags.platform !== ""
-        ? onlyStrict(parsePlatform(flags.platform))
-        : flags.allPlatforms
-          ? allPlatforms
-          : defaultMatcher();
+    const wishes: Wishes = {
+      ...flags,
+      input,
+      baseName: flags.baseName === "" ? `import-${new Date().toISOString().slice(0, 10)}` : flags.baseName,
+      anyFullName: flags.baseName === "",
+    };
     await using session = await globals.connect();
     const { client } = session;
-    await withLease(client.leases, session.context, async (context) => {
-      const images = await importArchive(client, context, {
-        source: input === "-" ? Bun.stdin.stream() : Bun.file(input).stream(),
-        baseName,
-        digests: flags.digests,
-        skipDigestForNamed: flags.skipDigestForNamed,
-        indexName: flags.indexName,
-        compressBlobs: flags.compressBlobs,
-        labels: parseLabelArgs(flags.label),
-        platforms: matcher,
-      });
-      if (flags.noUnpack) return;
-      for (const { name, target } of images) {
-        io.stdout.write(`unpacking ${name} (${target.digest})...`);
-        const all =
-          flags.allPlatforms && flags.platform === ""
-            ? await matchingManifests(client.content, context, { target, matcher })
-            : [];
-        const targets = all.length > 1 ? all.map(({ descriptor }) => descriptor) : [target];
-        for (const each of targets) {
-          try {
-            await unpackImage(client, context, {
-              target: each,
-              matcher,
-              snapshotter: flags.snapshotter,
-              syncFs: flags.syncFs,
-              discardLayers: flags.discardUnpackedLayers,
-            });
-          } catch (error) {
-            io.stdout.write("\n");
-            throw new Error(messageOf(error), { cause: error });
-          }
-        }
-        io.stdout.write("done\n");
-      }
-    });
+    const local = async (): Promise<void> =>
+      withLease(client.leases, session.context, async (context) =>
+        importLocally({ client, context, out: io.stdout }, wishes),
+      );
+    // Only a client knows these; containerd's refuses them without --local.
+    if (flags.local || flags.discardUnpackedLayers || flags.syncFs) await local();
+    else {
+      await byTransferOr(
+        async () =>
+          withLease(client.leases, session.context, async (context) =>
+            importByTransfer({ client, context, out: io.stdout }, wishes),
+          ),
+        local,
+      );
+    }
     return 0;
   },
 });
+
+interface Wishes {
+  readonly input: string;
+  readonly baseName: string;
+  /** The base name is made up: names that do not begin with it are taken as well. */
+  readonly anyFullName: boolean;
+  readonly digests: boolean;
+  readonly skipDigestForNamed: boolean;
+  readonly indexName: string;
+  readonly allPlatforms: boolean;
+  readonly platform: string;
+  readonly noUnpack: boolean;
+  readonly compressBlobs: boolean;
+  readonly discardUnpackedLayers: boolean;
+  readonly syncFs: boolean;
+  readonly snapshotter: string;
+  readonly label: readonly string[];
+}
+
+interface Importing {
+  readonly client: Client;
+  readonly context: RequestContext;
+  readonly out: Output;
+}
+
+function archiveOf({ input }: Wishes): AsyncIterable<Uint8Array> {
+  return input === "-" ? Bun.stdin.stream() : Bun.file(input).stream();
+}
+
+async function importByTransfer({ client, context, out }: Importing, wishes: Wishes): Promise<void> {
+  const here = wishes.platform === "" ? hostPlatform() : parsePlatform(wishes.platform);
+  const screen = new TransferScreen(out);
+  try {
+    await client.transfer.transfer(
+      context,
+      { kind: "import", bytes: archiveOf(wishes), mediaType: "", forceCompress: wishes.compressBlobs },
+      {
+        destination: imageStore(wishes.indexName, {
+          labels: parseLabelArgs(wishes.label),
+          platforms: wishes.allPlatforms && wishes.platform === "" ? [] : [here],
+          references: [
+            {
+              name: wishes.baseName,
+              isPrefix: true,
+              allowOverwrite: wishes.anyFullName,
+              addDigest: wishes.digests,
+              skipNamedDigest: wishes.skipDigestForNamed,
+            },
+          ],
+          unpacks: wishes.noUnpack ? [] : [{ platform: here, snapshotter: wishes.snapshotter }],
+        }),
+        onProgress: screen.take,
+      },
+    );
+  } finally {
+    screen.finish();
+  }
+}
+
+async function importLocally({ client, context, out }: Importing, wishes: Wishes): Promise<void> {
+  const matcher =
+    wishes.platform !== ""
+      ? onlyStrict(parsePlatform(wishes.platform))
+      : wishes.allPlatforms
+        ? allPlatforms
+        : defaultMatcher();
+  const images = await importArchive(client, context, {
+    source: archiveOf(wishes),
+    baseName: wishes.baseName,
+    digests: wishes.digests,
+    skipDigestForNamed: wishes.skipDigestForNamed,
+    indexName: wishes.indexName,
+    compressBlobs: wishes.compressBlobs,
+    labels: parseLabelArgs(wishes.label),
+    platforms: matcher,
+  });
+  if (wishes.noUnpack) return;
+  for (const { name, target } of images) {
+    out.write(`unpacking ${name} (${target.digest})...`);
+    const all =
+      wishes.allPlatforms && wishes.platform === ""
+        ? await matchingManifests(client.content, context, { target, matcher })
+        : [];
+    const targets = all.length > 1 ? all.map(({ descriptor }) => descriptor) : [target];
+    for (const each of targets) {
+      try {
+        await unpackImage(client, context, {
+          target: each,
+          matcher,
+          snapshotter: wishes.snapshotter,
+          syncFs: wishes.syncFs,
+          discardLayers: wishes.discardUnpackedLayers,
+        });
+      } catch (error) {
+        out.write("\n");
+        throw new Error(messageOf(error), { cause: error });
+      }
+    }
+    out.write("done\n");
+  }
+}

@@ -4,6 +4,7 @@ import { parseReference } from "@stevedore/oci/reference";
 import { withLease } from "@stevedore/sdk/lease";
 import { boolFlag } from "../../kit/flags.ts";
 import { ctrCommand } from "../define.ts";
+import { byTransferOr, imageStore } from "./transfer-way.ts";
 
 /** `ctr images tag` */
 export const command = ctrCommand({
@@ -30,12 +31,23 @@ export const command = ctrCommand({
       const image = await client.images.get(context, source);
       for (const name of targets) {
         const tagged = { name, target: image.target, labels: image.labels };
-        try {
-          await client.images.create(context, tagged);
-        } catch (error) {
-          if (!isErrorClass(error, "already-exists") || !flags.force)
-            throw new Error(messageOf(error), { cause: error });
-          await client.images.update(context, tagged, ["target"]);
+        const local = async (): Promise<void> => {
+          try {
+            await client.images.create(context, tagged);
+          } catch (error) {
+            if (!isErrorClass(error, "already-exists") || !flags.force)
+              throw new Error(messageOf(error), { cause: error });
+            await client.images.update(context, tagged, ["target"]);
+          }
+        };
+        // The service moves names that are there without asking, which only --force is for.
+        if (flags.local || !flags.force) await local();
+        else {
+          const store = imageStore(name, { labels: image.labels });
+          await byTransferOr(
+            async () => client.transfer.transfer(context, imageStore(source), { destination: store }),
+            local,
+          );
         }
         io.stdout.write(`${name}\n`);
       }

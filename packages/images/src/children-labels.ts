@@ -13,7 +13,17 @@ export async function labelChildren(
   parent: Descriptor,
 ): Promise<readonly Descriptor[]> {
   const children = await childBlobs(content, context, parent);
-  if (children.length === 0) return children;
+  await keepChildren(content, context, { parent, children });
+  return children;
+}
+
+/** Labels a document with its children, which the caller has read from it. */
+export async function keepChildren(
+  content: ContentStore,
+  context: RequestContext,
+  { parent, children }: { readonly parent: Descriptor; readonly children: readonly Descriptor[] },
+): Promise<void> {
+  if (children.length === 0) return;
   const counts = new Map<string, number>();
   const labels: Record<string, string> = {};
   for (const { mediaType, digest, annotations } of children) {
@@ -25,7 +35,6 @@ export async function labelChildren(
   }
   const fields = Object.keys(labels).map((key) => `labels.${key}`);
   await content.update(context, { digest: parent.digest, labels }, fields);
-  return children;
 }
 
 /** Labels the whole tree below `root`; documents that are not there are passed over. */

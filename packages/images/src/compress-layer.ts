@@ -4,13 +4,18 @@ import { isErrorClass, type RequestContext } from "@stevedore/base";
 import type { Descriptor } from "@stevedore/core";
 import { Label } from "@stevedore/oci/annotations";
 import { MediaType } from "@stevedore/oci/media-types";
-import type { Client } from "../client.ts";
+import type { ImageBackend } from "./backend.ts";
+import { openWriter } from "./ingest.ts";
 
 /** Bytes read at once. */
 const CHUNK = 1024 * 1024;
 
 /** Stores a gzipped copy of a plain layer and returns its descriptor. The copy is labelled with the plain digest. */
-export async function compressLayer(client: Client, context: RequestContext, layer: Descriptor): Promise<Descriptor> {
+export async function compressLayer(
+  client: ImageBackend,
+  context: RequestContext,
+  layer: Descriptor,
+): Promise<Descriptor> {
   await using reader = await client.content.open(context, layer.digest);
   const plain = (async function* (): AsyncGenerator<Uint8Array> {
     for (let at = 0; at < reader.size; ) {
@@ -20,7 +25,7 @@ export async function compressLayer(client: Client, context: RequestContext, lay
       yield bytes;
     }
   })();
-  await using writer = await client.content.writer(context, { ref: `compress-blob-${layer.digest}` });
+  await using writer = await openWriter(client.content, context, { ref: `compress-blob-${layer.digest}` });
   if (writer.status().offset > 0) await writer.truncate(0);
   const compressed: AsyncIterable<Uint8Array> = Readable.from(plain).pipe(createGzip());
   for await (const chunk of compressed) await writer.write(chunk);
