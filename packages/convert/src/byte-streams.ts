@@ -10,8 +10,14 @@ import { holds, packed, unpacked } from "./packed.ts";
 /** Most bytes in one message: containerd's, whose clients read into buffers of this size. */
 export const PIECE = 32 * 1024;
 
-/** Bytes a receiver allows at once: containerd's two pieces. */
+/** Bytes a receiver allows by one message: containerd's two pieces. */
 export const WINDOW = 2 * PIECE;
+
+/**
+ * Bytes a receiver allows before it has read any of them. containerd has one window, and its sender waits for a reader
+ * after each piece; with eight the two work side by side (docs/decisions/0222-streams-of-bytes.md).
+ */
+export const AHEAD = 8 * WINDOW;
 
 /** Most that a sender believes it is allowed; containerd counts in an int32. */
 const MAX_WINDOW = 0x7fff_ffff;
@@ -27,7 +33,7 @@ export async function* receiveBytes(stream: MessageStream): AsyncGenerator<Uint8
   let window = 0;
   try {
     for (;;) {
-      if (window < WINDOW) {
+      while (window <= AHEAD - WINDOW) {
         // One that sends no more takes no updates either: what it sent is read all the same.
         stream.send(packed(WindowUpdateSchema, { update: WINDOW })).catch(() => undefined);
         window += WINDOW;

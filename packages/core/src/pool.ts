@@ -1,7 +1,7 @@
 import { classified } from "@stevedore/base";
 
-/** Callers waiting for a place; beyond it the machine cannot be keeping up, and the caller should hear it. */
-const MAX_WAITING = 4_096;
+/** Callers waiting for a place; beyond it nobody can be keeping up, and the caller should hear it. */
+const MAX_WAITING = 20_000;
 
 interface Waiting {
   readonly go: () => void;

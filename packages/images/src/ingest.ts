@@ -1,8 +1,8 @@
-import { isErrorClass, type RequestContext } from "@stevedore/base";
+import { isErrorClass, messageOf, type RequestContext } from "@stevedore/base";
 import type { ContentStore, ContentWriter, WriterOptions } from "@stevedore/core";
 
 /** First and longest wait for another writer of the same ref, in milliseconds: containerd's. */
-const FIRST_WAIT_MS = 16;
+export const FIRST_WAIT_MS = 16;
 const LONGEST_WAIT_MS = 2_048;
 
 /**
@@ -15,20 +15,28 @@ export async function openWriter(
   context: RequestContext,
   options: WriterOptions,
 ): Promise<ContentWriter> {
-  for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LONGEST_WAIT_MS)) {
-    try {
-      return await content.writer(context, options);
-    } catch (error) {
-      if (!isErrorClass(error, "unavailable")) throw error;
-    }
-    await pause(wait * (0.5 + Math.random() / 2), context.signal);
+  for (let wait = FIRST_WAIT_MS; ; wait = await pauseForWriter(wait, context.signal)) {
+    const writer = await unlessLocked(async () => content.writer(context, options));
+    if (writer !== undefined) return writer;
   }
 }
 
-async function pause(ms: number, signal: AbortSignal): Promise<void> {
+/** The writer that was opened; undefined when another one has the ref. */
+export async function unlessLocked(open: () => Promise<ContentWriter>): Promise<ContentWriter | undefined> {
+  try {
+    return await open();
+  } catch (error) {
+    // A daemon that is gone is unavailable as well; only the words tell the two apart, and they are containerd's.
+    if (isErrorClass(error, "unavailable") && messageOf(error).includes(" locked")) return undefined;
+    throw error;
+  }
+}
+
+/** Waits about `wait` milliseconds for another writer. @returns what to wait the next time. @throws the signal's reason */
+export async function pauseForWriter(wait: number, signal: AbortSignal): Promise<number> {
   signal.throwIfAborted();
   const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const timer = setTimeout(resolve, ms);
+  const timer = setTimeout(resolve, wait * (0.5 + Math.random() / 2));
   const onAbort = (): void => reject(signal.reason);
   signal.addEventListener("abort", onAbort, { once: true });
   try {
@@ -37,6 +45,7 @@ async function pause(ms: number, signal: AbortSignal): Promise<void> {
     clearTimeout(timer);
     signal.removeEventListener("abort", onAbort);
   }
+  return Math.min(wait * 2, LONGEST_WAIT_MS);
 }
 
 /** Whether a blob is there. @throws what the store throws but not-found */

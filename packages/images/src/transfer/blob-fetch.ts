@@ -1,7 +1,7 @@
 import { classified, isErrorClass, type RequestContext } from "@stevedore/base";
 import { type ContentStore, type ContentWriter, type Descriptor, KeyedLock, type Pool } from "@stevedore/core";
 import { Label } from "@stevedore/oci/annotations";
-import { openWriter } from "../ingest.ts";
+import { FIRST_WAIT_MS, hasBlob, pauseForWriter, unlessLocked } from "../ingest.ts";
 import { refKey } from "./ref-key.ts";
 
 /** Longest label the stores take, key and value: containerd's. */
@@ -48,16 +48,33 @@ export class BlobFetcher {
     return result;
   }
 
+  /** A place is taken before anything is opened: thousands of blobs may wait for one. */
   async #ingest(context: RequestContext, source: BlobSource): Promise<"fetched" | "exists"> {
+    const { digest, size } = source.descriptor;
+    // What is there needs no place: only the lease is told of it.
+    const cost = (await hasBlob(this.#content, context, digest)) ? 0 : size;
+    for (let wait = FIRST_WAIT_MS; ; wait = await pauseForWriter(wait, context.signal)) {
+      const result =
+        cost === 0
+          ? await this.#attempt(context, source)
+          : await this.#pool.run(async () => this.#attempt(context, source), context.signal, cost);
+      if (result !== "locked") return result;
+    }
+  }
+
+  async #attempt(context: RequestContext, source: BlobSource): Promise<"fetched" | "exists" | "locked"> {
     const { descriptor, origin } = source;
     const { digest, size } = descriptor;
     const ref = refKey(descriptor);
     const labels = origin === undefined ? {} : { [origin.label]: origin.repository };
     try {
-      await using writer = await openWriter(this.#content, context, { ref, total: size, expected: digest });
+      await using writer = await unlessLocked(async () =>
+        this.#content.writer(context, { ref, total: size, expected: digest }),
+      );
+      if (writer === undefined) return "locked";
       // Another namespace has the blob, or the last try got all of it and no further.
       const whole = writer.status().offset === size && writer.digest() === digest;
-      if (!whole) await this.#pool.run(async () => this.#fill(context, source, writer), context.signal, size);
+      if (!whole) await this.#fill(context, source, writer);
       await writer.commit(context, { size, expected: digest, labels });
       return whole ? "exists" : "fetched";
     } catch (error) {
