@@ -650,6 +650,7 @@ row(
       [0.2, "client"],
       [0.4, "daemon"],
       [0.6, "client"],
+      [0.7, "user"],
       [0.9, "daemon"],
     ] as const) {
       stopAfter = (sizes.get(slowly) ?? 0) * share;
@@ -659,7 +660,7 @@ row(
       // All but the large one: manifest, config and two layers.
       await eventually("the small blobs", async () => ((await blobs(t)).length >= 4 ? true : undefined));
       if (victim === "daemon") await t.daemon.stop("SIGKILL");
-      await pulling.stop("SIGKILL");
+      await pulling.stop(victim === "user" ? "SIGINT" : "SIGKILL");
       if (victim === "daemon") await t.daemon.launch();
       expect(await t.must("images", "ls", "-q")).toBe("");
     }

@@ -113,7 +113,8 @@ function unpackPlatforms(
     }
     const applier = differ === "" ? context.find(Key.diffService) : differs.get(differ);
     if (applier === undefined) {
-      const what = differ === "" ? "no matching diff plugins" : `failed to get instance for diff plugin ${JSON.stringify(differ)}`;
+      const what =
+        differ === "" ? "no matching diff plugins" : `failed to get instance for diff plugin ${JSON.stringify(differ)}`;
       throw classified("not-found", `${what}: not found`);
     }
     return { platform: strict ? only(parsePlatform(platform)) : allPlatforms, snapshotter, applier };
