@@ -612,7 +612,7 @@ row(
 
 row(
   "C05",
-  "kill -9 of the daemon in the middle of pulls: nothing is shown, and the next pull goes on where they were",
+  "kill -9 of the daemon or its client in the middle of pulls: nothing is shown, and the next pull goes on where they were",
   { casts: ["ours"], ownDaemon: true, source: "docs/decisions/0220-transfers-in-the-daemon.md", timeoutMs: 120_000 },
   async (t) => {
     await using registry = await TestRegistry.start();
@@ -645,16 +645,23 @@ row(
       response.end();
       return true;
     });
-    for (const share of [0, 0.2, 0.5, 0.9]) {
+    for (const [share, victim] of [
+      [0, "daemon"],
+      [0.2, "client"],
+      [0.4, "daemon"],
+      [0.6, "client"],
+      [0.7, "user"],
+      [0.9, "daemon"],
+    ] as const) {
       stopAfter = (sizes.get(slowly) ?? 0) * share;
       reached = Promise.withResolvers<void>();
       const pulling = t.start("images", "pull", reference);
       await reached.promise;
       // All but the large one: manifest, config and two layers.
       await eventually("the small blobs", async () => ((await blobs(t)).length >= 4 ? true : undefined));
-      await t.daemon.stop("SIGKILL");
-      await pulling.stop();
-      await t.daemon.launch();
+      if (victim === "daemon") await t.daemon.stop("SIGKILL");
+      await pulling.stop(victim === "user" ? "SIGINT" : "SIGKILL");
+      if (victim === "daemon") await t.daemon.launch();
       expect(await t.must("images", "ls", "-q")).toBe("");
     }
     stopAfter = Number.POSITIVE_INFINITY;

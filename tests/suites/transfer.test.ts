@@ -16,7 +16,7 @@ import { transferService } from "@stevedore/services/transfer";
 import { Streaming } from "@stevedore/wire/gen/containerd/services/streaming/v1/streaming_pb";
 import { Transfer } from "@stevedore/wire/gen/containerd/services/transfer/v1/transfer_pb";
 import { memoryTransport, Router, type Transport } from "@stevedore/wire/rpc/index";
-import { FakeRegistry, OCI, sha256 } from "../harness/fake-registry.ts";
+import { FakeRegistry, type Fault, OCI, sha256 } from "../harness/fake-registry.ts";
 
 const context = backgroundContext({ namespace: "default" });
 const REF = "registry.test/team/app:1";
@@ -263,6 +263,43 @@ describe("pull", () => {
     expect((await owner).class).toBe("canceled");
     await waiting;
     expect(w.registry.fetched.filter(({ digest }) => digest === other).map(({ offset }) => offset)).toEqual([0, 100]);
+  });
+
+  test("what a pull that was given up has brought outlives its lease and a collection, until a pull succeeds", async () => {
+    await using w = await world();
+    w.registry.tags.set(REF, w.registry.image({ layers: ["small", bulk("large")] }));
+    const large = [...w.registry.blobs].toSorted((a, b) => b[1].byteLength - a[1].byteLength)[0]?.[0] ?? "";
+    for (const offset of [0, 50_000]) {
+      const reached = Promise.withResolvers<void>();
+      const stuck: Fault = async function* (bytes, signal) {
+        yield await Promise.resolve(bytes.slice(0, 50_000));
+        reached.resolve();
+        const { promise, reject } = Promise.withResolvers<never>();
+        signal.addEventListener("abort", () => reject(signal.reason));
+        await promise;
+      };
+      w.registry.faults.set(large, stuck);
+      const stop = new AbortController();
+      const pulling = failure(
+        w.client.transfer({ ...context, signal: stop.signal }, source(), { destination: target() }),
+      );
+      await reached.promise;
+      while ((await w.store.content.listStatuses(context, []))[0]?.offset !== offset + 50_000) await Bun.sleep(1);
+      stop.abort(new DOMException("enough", "AbortError"));
+      expect((await pulling).class).toBe("canceled");
+      // The daemon tidies up after its caller has gone.
+      while ((await w.store.leases.list(context, [])).map(({ id }) => id.startsWith("resume-")).join() !== "true") {
+        await Bun.sleep(1);
+      }
+      await w.store.collector.collect(context.signal);
+      expect((await w.store.content.listStatuses(context, [])).map((status) => status.offset)).toEqual([
+        offset + 50_000,
+      ]);
+    }
+    const before = w.registry.fetched.length;
+    await w.client.transfer(context, source(), { destination: target() });
+    expect(w.registry.fetched.slice(before)).toEqual([{ digest: large, offset: 100_000 }]);
+    expect(await w.store.leases.list(context, [])).toEqual([]);
   });
 
   test("wrong bytes, wrong documents and hostile ones end with an error and leave no image", async () => {

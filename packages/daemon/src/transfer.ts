@@ -1,7 +1,7 @@
 /** The transfer service's plugin `local`: the stores of this daemon with what its section of the configuration says. */
 import { availableParallelism } from "node:os";
 import { classified } from "@stevedore/base";
-import type { Differ, ImageVerifier, OpenRegistry, Transferrer, UnpackPlatform } from "@stevedore/core";
+import type { Applier, Differ, ImageVerifier, OpenRegistry, Transferrer, UnpackPlatform } from "@stevedore/core";
 import type { ImageBackend } from "@stevedore/images/backend";
 import type { Registries } from "@stevedore/images/transfer/registry-session";
 import { createTransferrer } from "@stevedore/images/transfer/transferrer";
@@ -34,7 +34,7 @@ export async function startTransfer(request: TransferRequest): Promise<Transferr
   const snapshotters = new Map(
     [...stores.snapshotters].map(([name, snapshotter]) => [name, announcedSnapshotter({ name, snapshotter, events })]),
   );
-  const diff = context.get(Key.diffService);
+  const diff = context.find(Key.diffService) ?? noDiffer();
   const backend: ImageBackend = {
     content: stores.content,
     images: announcedImages({ images: stores.images, events }),
@@ -57,6 +57,11 @@ export async function startTransfer(request: TransferRequest): Promise<Transferr
     maxUploads: numberAt(config, "max_concurrent_uploaded_layers"),
     maxUnpacks: unpacksAtOnce(numberAt(config, "max_concurrent_unpacks")),
   });
+}
+
+/** Differs are chosen by what is unpacked for; whoever asks for another is told that there is none. */
+function noDiffer(): Applier {
+  return { apply: async () => Promise.reject(classified("not-implemented", "no differ is loaded: not implemented")) };
 }
 
 /** Ranges below this turn fetching in ranges off in containerd; here they are taken as the default. */
@@ -106,9 +111,11 @@ function unpackPlatforms(
     if (!snapshotters.includes(snapshotter)) {
       throw classified("not-found", `snapshotter ${JSON.stringify(snapshotter)} not found: not found`);
     }
-    const applier = differ === "" ? context.get(Key.diffService) : differs.get(differ);
+    const applier = differ === "" ? context.find(Key.diffService) : differs.get(differ);
     if (applier === undefined) {
-      throw classified("not-found", `failed to get instance for diff plugin ${JSON.stringify(differ)}: not found`);
+      const what =
+        differ === "" ? "no matching diff plugins" : `failed to get instance for diff plugin ${JSON.stringify(differ)}`;
+      throw classified("not-found", `${what}: not found`);
     }
     return { platform: strict ? only(parsePlatform(platform)) : allPlatforms, snapshotter, applier };
   });

@@ -7,6 +7,8 @@ import { toImageDescriptor } from "../tree.ts";
 import { originLabel } from "./blob-fetch.ts";
 import { namesOfTarget, storeImages } from "./image-names.ts";
 import { BlobProgress } from "./progress.ts";
+import { refKey } from "./ref-key.ts";
+import { forgetResume, keepForResume, wasBrokenOff } from "./resume.ts";
 import { selectionOf } from "./selection.ts";
 import { type Transfer, type TransferShared, tellOf } from "./service.ts";
 import { Tree } from "./tree-walk.ts";
@@ -35,7 +37,14 @@ export async function pull(transfer: Transfer, source: TransferRegistry, store: 
   tell?.({ event: "fetching image content", name, descriptor });
   const into = wantedUnpacks(store, shared.unpackers.platforms);
   using progress = new BlobProgress(name, "downloading", tell);
-  await fetchTree({ transfer, session, store, into, progress, reference: source.reference, name }, descriptor);
+  const pulled = { reference: name, blobs: new Set<string>(), ingests: new Set<string>() };
+  try {
+    await fetchTree({ transfer, session, store, into, progress, pulled, name }, descriptor);
+  } catch (error) {
+    const reason: unknown = context.signal.aborted ? context.signal.reason : error;
+    if (wasBrokenOff(reason)) await keepForResume(shared.leases, context, pulled).catch(() => undefined);
+    throw error;
+  }
   const labels = store.labels;
   const images = await storeImages(shared.images, context, {
     names: namesOfTarget(store, descriptor),
@@ -43,6 +52,7 @@ export async function pull(transfer: Transfer, source: TransferRegistry, store: 
     labels,
   });
   for (const image of images) tell?.({ event: "saved", name: image.name, descriptor: image.target });
+  await forgetResume(shared.leases, context, name);
   tellOf(transfer, `Completed pull from ${from}`);
 }
 
@@ -84,13 +94,14 @@ interface Fetching {
   readonly store: TransferStore;
   readonly into: ReturnType<typeof wantedUnpacks>;
   readonly progress: BlobProgress;
-  readonly reference: string;
+  /** What is there, and what has begun. */
+  readonly pulled: { readonly blobs: Set<string>; readonly ingests: Set<string> };
   /** What the reference was resolved to. */
   readonly name: string;
 }
 
 async function fetchTree(of: Fetching, top: Descriptor): Promise<void> {
-  const { transfer, session, store, into, progress, name } = of;
+  const { transfer, session, store, into, progress, pulled, name } = of;
   const { shared } = transfer;
   const reference = parseReference(name);
   const origin = { label: originLabel(referenceHost(reference)), repository: referencePath(reference) };
@@ -100,12 +111,16 @@ async function fetchTree(of: Fetching, top: Descriptor): Promise<void> {
   const arrive = async (descriptor: OciDescriptor): Promise<void> => {
     const plain = toImageDescriptor(descriptor);
     const { urls } = descriptor;
+    const ref = refKey(plain);
+    pulled.ingests.add(ref);
     const fetched = await shared.fetcher.fetch(context, {
       descriptor: plain,
       origin,
       open: (offset, signal) => session.fetch(name, plain, { offset, signal, ...(urls === undefined ? {} : { urls }) }),
       onBytes: (bytes) => progress.moved(plain, bytes),
     });
+    pulled.ingests.delete(ref);
+    pulled.blobs.add(plain.digest);
     progress.reached(plain, fetched === "exists" ? "already exists" : "complete");
   };
   const tree: Tree = new Tree(shared.content, context, {
