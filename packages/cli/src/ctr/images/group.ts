@@ -58,7 +58,7 @@ export const command: CommandGroup<CtrGlobals> = {
     {
       names: ["convert"],
       usage: "convert an image",
-      load: async () => (await import("../define.ts")).missingCommand("ctr images convert", "image conversion"),
+      load: async () => (await import("./convert.ts")).command,
     },
     {
       names: ["usage"],
