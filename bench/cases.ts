@@ -35,7 +35,8 @@ async function onDisk(stack: AsyncDisposableStack): Promise<Sides> {
   return both(stack, async () => "/tmp");
 }
 
-function ctr(client: Maker, daemon: Daemon, ...args: string[]): string[] {
+/** A command line of one side's ctr in the namespace of the bench. */
+export function ctr(client: Maker, daemon: Daemon, ...args: string[]): string[] {
   daemon.use(namespaceOf(daemon.maker));
   return [program(client, "ctr"), "--address", daemon.address, "--namespace", namespaceOf(daemon.maker), ...args];
 }
@@ -207,8 +208,8 @@ const execing: Case = {
 };
 
 /** Containers that a run of the stress case makes, and how many at a time. */
-const STRESS_CONTAINERS = 48;
-const STRESS_WORKERS = 8;
+export const STRESS_CONTAINERS = 48;
+export const STRESS_WORKERS = 8;
 
 const stress: Case = {
   name: "stress",

@@ -3,8 +3,22 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { program } from "../tests/harness/daemon.ts";
 import { busyboxLayer } from "../tests/harness/images.ts";
-import { KEPT } from "./cases.ts";
+import { KEPT, STRESS_CONTAINERS, STRESS_WORKERS } from "./cases.ts";
 import { succeed, timed, tmpfs } from "./world.ts";
+
+/**
+ * What a runtime asks of runc for one container after the other: create, start, and delete as soon as it has ended. Arguments: runc's root, the
+ * bundle, an id to number, how many.
+ */
+const LIFE = `
+set -e
+n=0
+while [ "$n" -lt "$4" ]; do
+  n=$((n + 1))
+  runc --root "$1" create --bundle "$2" "$3-$n" </dev/null >/dev/null 2>&1
+  runc --root "$1" start "$3-$n"
+  until runc --root "$1" delete "$3-$n" 2>/dev/null; do :; done
+done`;
 
 export type Floor = { readonly name: string; readonly measure: () => Promise<number> };
 
@@ -55,5 +69,29 @@ export async function floors(stack: AsyncDisposableStack): Promise<readonly Floo
       },
     },
     { name: "runc exec", measure: () => timed([...runc, "exec", sleeper, "true"]) },
+    {
+      name: "runc create, start, delete",
+      measure: () => {
+        turn += 1;
+        return timed(["sh", "-c", LIFE, "sh", join(folder, "runc"), folder, `floor-life-${process.pid}-${turn}`, "1"]);
+      },
+    },
+    {
+      name: `the same, ${STRESS_WORKERS} at a time, each`,
+      measure: async () => {
+        turn += 1;
+        const each = STRESS_CONTAINERS / STRESS_WORKERS;
+        const start = performance.now();
+        await Promise.all(
+          Array.from({ length: STRESS_WORKERS }, async (_, worker) => {
+            const id = `floor-${process.pid}-${turn}-${worker}`;
+            await succeed(["sh", "-c", LIFE, "sh", join(folder, "runc"), folder, id, String(each)], {
+              PATH: process.env["PATH"] ?? "",
+            });
+          }),
+        );
+        return (performance.now() - start) / STRESS_CONTAINERS;
+      },
+    },
   ];
 }

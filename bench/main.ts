@@ -7,10 +7,13 @@ import { join } from "node:path";
 import type { Maker } from "../tests/harness/daemon.ts";
 import { CASES, type Case, KEPT, type Row } from "./cases.ts";
 import { floors } from "./floors.ts";
+import { PULL_CASES } from "./pulls.ts";
 import { MAKERS, sweepNamespaces } from "./world.ts";
 
 /** Fewer say little of the tail. */
 const USUAL_PAIRS = 31;
+
+const ALL: readonly Case[] = [...CASES, ...PULL_CASES];
 
 function out(text: string): void {
   process.stdout.write(`${text}\n`);
@@ -84,7 +87,7 @@ async function main(): Promise<number> {
   if (!Number.isInteger(wanted) || wanted < 1)
     throw new Error(`PAIRS is a number of pairs from 1, not ${process.env["PAIRS"]}`);
   const only = process.env["ONLY"] ?? "";
-  const names = [...CASES.map(({ name }) => name), "floors"];
+  const names = [...ALL.map(({ name }) => name), "floors"];
   if (only !== "" && !names.includes(only)) throw new Error(`ONLY is one of ${names.join(", ")}, not ${only}`);
   const leaks = join(KEPT, "leaks");
   await mkdir(KEPT, { recursive: true });
@@ -93,7 +96,7 @@ async function main(): Promise<number> {
   out(`${"".padEnd(30)}      ours:             theirs:`);
   out(`${"".padEnd(30)}      median      p99    median      p99   ratio`);
   let failed = 0;
-  for (const one of CASES.filter(({ name }) => only === "" || name === only)) {
+  for (const one of ALL.filter(({ name }) => only === "" || name === only)) {
     // One that fails must not take the others' figures with it.
     await compare(one, wanted).catch((error: unknown) => {
       failed += 1;

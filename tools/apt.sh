@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # package:command it is wanted for (a package is missing when its command is; "py:" names a Python module instead, "lib:" a library)
 demo_needs=(runc:runc busybox-static:busybox)
-test_needs=("${demo_needs[@]}" python3-grpcio:py:grpc strace:strace util-linux:setpriv iproute2:ip libdevmapper1.02.1:lib:libdevmapper.so.1.02.1)
+test_needs=("${demo_needs[@]}" python3-grpcio:py:grpc skopeo:skopeo strace:strace util-linux:setpriv iproute2:ip libdevmapper1.02.1:lib:libdevmapper.so.1.02.1)
 
 vm_needs=(qemu-system-x86:qemu-system-x86_64 busybox-static:busybox e2fsprogs:mkfs.ext4 util-linux:setpriv)
 # The guest's system, with all these depend on: what Debian calls essential, as far as a test needs it, then what is tested with.

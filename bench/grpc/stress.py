@@ -55,7 +55,9 @@ def main():
 
 def run_one(call, chain, template, name):
     snapshot = field(1, SNAPSHOTTER) + field(2, name)
-    prepared = call("snapshots.v1.Snapshots/Prepare", snapshot + field(3, chain))
+    # No lease is held: the label keeps a collection from taking it before its container is there.
+    root = field(4, field(1, "containerd.io/gc.root") + field(2, "bench"))
+    prepared = call("snapshots.v1.Snapshots/Prepare", snapshot + field(3, chain) + root)
     mounts = b"".join(field(3, mount) for number, mount in fields(prepared) if number == 1)
     spec = field(1, SPEC_TYPE) + field(2, template.replace("template", name))
     container = (

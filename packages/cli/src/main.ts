@@ -55,6 +55,9 @@ const PARTS: Readonly<Record<string, Entry>> = {
 
 const USAGE = `Usage: stevedore PROGRAM [ARGUMENT...]
 
+       stevedore image verify|repair [IMAGE ...]
+       stevedore registry explain IMAGE
+
 Programs: ${Object.keys(PROGRAMS).join(", ")}
 
 Each is also called by its own name, through a link to this binary.
@@ -78,9 +81,19 @@ async function dispatch(): Promise<number> {
     return 0;
   }
   const asked = name === "" || name === "--help" || name === "-h" || name === "help";
-  if (!asked) process.stderr.write(`stevedore: no program "${name}"\n`);
-  (asked ? process.stdout : process.stderr).write(USAGE);
-  return asked ? 0 : 1;
+  if (!asked) return ownCommand(argv, name);
+  process.stdout.write(USAGE);
+  return 0;
+}
+
+/** A command of `stevedore` itself, with its global flags in front or not. */
+async function ownCommand(argv: readonly string[], name: string): Promise<number> {
+  const { STEVEDORE_COMMANDS, runStevedore } = await import("./stevedore/main.ts");
+  if (name.startsWith("-") || STEVEDORE_COMMANDS.has(name)) {
+    return runStevedore(argv, (await import("./process-io.ts")).processIO({ interruptible: true }));
+  }
+  process.stderr.write(`stevedore: no program "${name}"\n${USAGE}`);
+  return 1;
 }
 
 dispatch().then(

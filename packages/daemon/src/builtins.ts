@@ -1036,6 +1036,34 @@ function servers({ version, debug, logTraceId }: BuiltinOptions, metrics: Metric
       },
     }),
     plugin({
+      key: Key.registryEndpoint,
+      requires: [Key.contentService, Key.imagesService, Key.leases, Key.events],
+      start: async (context) => {
+        const { config } = context;
+        if (textAt(config, "address") === "") throw new SkipPlugin("no address of a registry endpoint is configured");
+        const [{ serveRegistry }, { announcedImages }] = await Promise.all([
+          import("@stevedore/plugins/registry-endpoint/plugin"),
+          import("@stevedore/services/images"),
+        ]);
+        const images = announcedImages({ images: context.get(Key.imagesService), events: context.get(Key.events) });
+        return context.cleanup.use(
+          await serveRegistry({
+            config: {
+              address: textAt(config, "address"),
+              namespaces: textsAt(config, "namespaces"),
+              writable: flagAt(config, "writable"),
+              tlsCert: textAt(config, "tls_cert"),
+              tlsKey: textAt(config, "tls_key"),
+              tlsCa: textAt(config, "tls_ca"),
+              htpasswd: textAt(config, "htpasswd"),
+            },
+            stores: { images, content: context.get(Key.contentService), leases: context.get(Key.leases) },
+            log: context.log,
+          }),
+        );
+      },
+    }),
+    plugin({
       key: PROFILES,
       requires: [],
       start: async (): Promise<{ readonly profiles: true }> => ({ profiles: true }),

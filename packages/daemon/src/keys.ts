@@ -96,6 +96,8 @@ export const Key = {
   events: pluginKey<EventExchange & EventHistory>(PluginType.event, "exchange"),
   /** Ours alone: what the exchange records into. Its section of the configuration bounds it. Hidden from clients' lists. */
   eventLog: pluginKey<EventLog>("stevedore.events.v1", "log"),
+  /** Ours alone: images and content for other machines to pull. Hidden from clients' lists. */
+  registryEndpoint: pluginKey<AsyncDisposable>("stevedore.registry.v1", "endpoint"),
   /** Ours alone: the file under the metadata store and the snapshotters' records. Hidden from clients' lists. */
   database: pluginKey<MetadataDatabase>("stevedore.internal.v1", "database"),
   metadata: pluginKey<Stores>(PluginType.metadata, "bolt"),

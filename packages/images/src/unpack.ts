@@ -53,7 +53,8 @@ async function snapshotExists(snapshotter: Snapshotter, context: RequestContext,
 }
 
 /** How one layer of a chain is made. */
-interface LayerStep {
+/** A layer and the names of its snapshot and of the one below. */
+export interface LayerStep {
   readonly layer: Descriptor;
   readonly diffId: string;
   readonly chainId: string;
@@ -136,7 +137,8 @@ async function releaseLayers(client: ImageBackend, context: RequestContext, imag
   await client.content.update(context, { digest: image.descriptor.digest, labels }, fields);
 }
 
-function layerSteps({ manifest, config }: PlatformManifest): LayerStep[] {
+/** The layers of a manifest from the lowest up. @throws invalid-argument when manifest and config disagree */
+export function layerSteps({ manifest, config }: PlatformManifest): LayerStep[] {
   const diffIds = config.rootfs.diff_ids;
   if (manifest.layers.length !== diffIds.length) {
     throw classified(

@@ -210,6 +210,15 @@ export function pluginDefaults(): TomlTable {
       mount_options: [],
     },
     // Ours: how much of the log of events is kept, and 0 events for none.
+    "stevedore.registry.v1.endpoint": {
+      address: "",
+      namespaces: ["default"],
+      writable: false,
+      tls_cert: "",
+      tls_key: "",
+      tls_ca: "",
+      htpasswd: "",
+    },
     "stevedore.events.v1.log": { max_events: 50_000, max_age: "168h0m0s", max_bytes: 67_108_864 },
     "io.containerd.tracing.processor.v1.otlp": {},
     "io.containerd.transfer.v1.local": {

@@ -24,6 +24,8 @@ const RANGE = 4 << 20;
 /** Connections for one blob. */
 const RANGE_CONNECTIONS = 3;
 
+export type { RegistryClient } from "@stevedore/registry";
+
 /** What all sessions of a process share. */
 export interface RegistryOptions {
   readonly userAgent: string;
@@ -43,17 +45,21 @@ export interface RegistryOptions {
 /** Sessions over one client: connections and what is known of hosts are shared, credentials are not. */
 export interface Registries extends Disposable {
   readonly open: OpenRegistry;
+  /** The client itself, for what is no transfer: content by its digest alone. */
+  readonly client: (access: RegistryAccess) => RegistryClient;
 }
 
 /** Opens nothing yet. */
 export function createRegistries(options: RegistryOptions): Registries {
   const { userAgent, environment, log = createLogger() } = options;
   const client = createRegistryClient({ userAgent, environment, log });
+  const clientFor = (access: RegistryAccess): RegistryClient => client.variant(variantOf(options, access, log));
   return {
     open: async (_context, access) => {
       await Promise.resolve();
-      return sessionOf(client.variant(variantOf(options, access, log)), options.rangeSize ?? RANGE);
+      return sessionOf(clientFor(access), options.rangeSize ?? RANGE);
     },
+    client: clientFor,
     [Symbol.dispose]: () => client.close(),
   };
 }

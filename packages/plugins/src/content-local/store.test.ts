@@ -40,6 +40,30 @@ describe("createLocalContent()", () => {
     expect(await readFile(join(ingest, "total"), "utf8")).toBe("9");
   });
 
+  test("a blob that has rotted is made good by whoever writes it again", async () => {
+    await using made = await fixture();
+    const { store, directory } = made;
+    const digest = await writeBlob(made, "a", Buffer.from("data"));
+    const blob = join(directory, "blobs", "sha256", digest.slice(7));
+    await rm(blob);
+    await writeFile(blob, "dat?");
+    // Open, so that the new bytes are not hidden by a file that was kept open.
+    const read = async (): Promise<string> => {
+      await using reader = await store.open(context, digest);
+      return Buffer.from(await reader.readAt(0, 10)).toString();
+    };
+    expect(await read()).toBe("dat?");
+    await using writer = await store.writer(context, { ref: "b" });
+    await writer.write(Buffer.from("data"));
+    expect(await refusalOf(writer.commit(context, { expected: digest }))).toMatchObject({
+      errorClass: "already-exists",
+    });
+    expect(await readFile(blob, "utf8")).toBe("data");
+    expect((await stat(blob)).mode & 0o777).toBe(0o444);
+    expect(await read()).toBe("data");
+    expect(await readdir(join(directory, "ingest"))).toEqual([]);
+  });
+
   test("a start keeps what can be resumed and removes the rest", async () => {
     await using made = await fixture();
     {

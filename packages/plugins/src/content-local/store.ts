@@ -191,6 +191,7 @@ class LocalContentStore implements ContentStore {
       updatedAt: resumed?.status.updatedAt ?? now,
       blobs: join(this.#root, "blobs"),
       digests: this.#digests,
+      replaced: async (blob) => this.#open.forget(blob),
       release: () => this.#refs.delete(ref),
       log: this.#log,
     });

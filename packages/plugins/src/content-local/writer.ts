@@ -21,6 +21,8 @@ export interface LocalWriterOptions {
   readonly blobs: string;
   /** Locks against deletion, by digest. */
   readonly digests: KeyedLock;
+  /** Told of a blob whose file another took the place of. */
+  readonly replaced: (path: string) => Promise<void>;
   /** Lets go of the ref. */
   readonly release: () => void;
   readonly log: Logger;
@@ -202,13 +204,12 @@ export class LocalWriter implements ContentWriter {
     const folder = join(blobs, algorithm);
     const target = join(folder, encoded);
     using _held = await this.#options.digests.acquire(digest);
-    if ((await stat(target).catch(() => undefined)) !== undefined) {
-      await rm(path, { recursive: true, force: true });
-      throw classified("already-exists", `content ${digest}: already exists`);
-    }
+    const existed = (await stat(target).catch(() => undefined)) !== undefined;
     try {
       const made = await mkdir(folder, { recursive: true, mode: 0o755 });
+      // Over one that is there as well: these bytes were hashed just now, and those may have rotted since.
       await rename(join(path, "data"), target);
+      if (existed) await this.#options.replaced(target);
       await syncFolder(folder);
       // Folders that are new have to be found again themselves.
       if (made !== undefined) await syncFolder(blobs).then(() => syncFolder(dirname(blobs)));
@@ -216,6 +217,9 @@ export class LocalWriter implements ContentWriter {
       if (isNotFound(error)) throw classified("not-found", `ingest ref "${ref}" was aborted: not found`);
       throw fileError(`commit content ${digest}`, error);
     }
+    if (!existed) return;
+    await rm(path, { recursive: true, force: true });
+    throw classified("already-exists", `content ${digest}: already exists`);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

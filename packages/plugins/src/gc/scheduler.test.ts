@@ -42,6 +42,20 @@ describe("GcScheduler", () => {
     expect(collector.runs).toBe(1);
   });
 
+  test("the deletion of files, however long, does not put the next collection off", async () => {
+    const collector = new FakeCollector();
+    const slow: GarbageCollector = {
+      collect: async () => ({ ...(await collector.collect()), elapsedMs: 60_000, contentMs: 59_999 }),
+      onMutation: (listener) => collector.onMutation(listener),
+    };
+    await using scheduler = new GcScheduler({ collector: slow, config: { ...quiet, pauseThreshold: 0.02 } });
+    await scheduler.scheduleAndWait(never);
+    collector.mutate(true);
+    // Reckoned as 5 ms: the next one is due after 245.
+    await Bun.sleep(500);
+    expect(collector.runs).toBe(2);
+  });
+
   test("without a start-up delay the first deletion starts one", async () => {
     const collector = new FakeCollector();
     await using _scheduler = new GcScheduler({ collector, config: quiet });

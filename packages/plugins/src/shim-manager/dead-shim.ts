@@ -11,6 +11,8 @@ import type { DeadExit, ShimBinary } from "./shim-binary.ts";
 const RUNTIME_LOG = "log.json";
 /** How long a runtime that a dead shim called may take to end, milliseconds; it is killed then. */
 const RUNTIME_MS = 10_000;
+/** Times that the binary of a dead shim is asked to clean up, each with twice the time of the one before. */
+const TRIES = 4;
 /** How long processes that were killed may take to leave their cgroup. */
 const LEAVING_MS = 2_000;
 
@@ -18,25 +20,42 @@ const LEAVING_MS = 2_000;
  * Has a shim's binary clean up after a shim that is gone or does not know its task, and sees to what such a clean-up leaves: a runtime
  * that is cut off in the middle of a create goes on without its shim, and knows nothing of the cgroup it has made.
  *
- * @param signal ends the binary's own work
+ * @param limitMs milliseconds for the binary's own work. What takes longer is ended and tried again with twice the time: nobody comes back to
+ * a container that is given up here, and on a machine with much to do the start of the binary alone may take that long.
  * @throws unknown with what it printed; the cgroup is gone by then, too
  */
 export async function cleanUpDead(
-  binary: ShimBinary,
-  bundle: Bundle,
-  { signal, log }: { readonly signal: () => AbortSignal; readonly log: Logger },
+  binary: Pick<ShimBinary, "delete">,
+  bundle: Pick<Bundle, "id" | "path">,
+  { limitMs, log }: { readonly limitMs: number; readonly log: Logger },
 ): Promise<DeadExit> {
   const { id, path } = bundle;
   const killed = await untilCallsEnded(join(path, RUNTIME_LOG), RUNTIME_MS);
   if (killed.length > 0) log.warn("a runtime that a dead shim called did not end: killed", { id, pids: killed });
   try {
-    return await binary.delete(signal());
+    return await deleteInTime(binary, bundle, { limitMs, log });
   } finally {
     await removeLeftCgroup(bundle, log);
   }
 }
 
-async function removeLeftCgroup({ id, path }: Bundle, log: Logger): Promise<void> {
+async function deleteInTime(
+  binary: Pick<ShimBinary, "delete">,
+  { id }: Pick<Bundle, "id">,
+  { limitMs, log }: { readonly limitMs: number; readonly log: Logger },
+): Promise<DeadExit> {
+  for (let [left, limit] = [TRIES, limitMs]; ; left -= 1, limit *= 2) {
+    const signal = AbortSignal.timeout(limit);
+    try {
+      return await binary.delete(signal);
+    } catch (error) {
+      if (!signal.aborted || left === 1) throw error;
+      log.warn("cleaning up after a dead shim takes long, trying again", { id, limit_ms: limit });
+    }
+  }
+}
+
+async function removeLeftCgroup({ id, path }: Pick<Bundle, "id" | "path">, log: Logger): Promise<void> {
   try {
     const wanted = cgroupsPathOf(await readFile(join(path, BUNDLE_FILE.config), "utf8"));
     if (wanted === undefined) return;

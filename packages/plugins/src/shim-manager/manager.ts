@@ -1271,9 +1271,9 @@ export class ShimTaskManager implements LocalTaskManager {
     });
   }
 
-  /** Has the binary of a dead shim clean up, for at most `limitMs` milliseconds besides what it waits for. */
+  /** Has the binary of a dead shim clean up; `limitMs` milliseconds are for its first try. */
   async #cleanUpDead({ binary, bundle }: TaskEntry, limitMs = this.#timeouts.cleanup): Promise<DeadExit> {
-    return cleanUpDead(binary, bundle, { signal: () => AbortSignal.timeout(limitMs), log: this.#log });
+    return cleanUpDead(binary, bundle, { limitMs, log: this.#log });
   }
 
   /**

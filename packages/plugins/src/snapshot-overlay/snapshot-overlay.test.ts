@@ -176,8 +176,8 @@ describe("overlayfs snapshotter (D07)", () => {
         records: new MemorySnapshotRecords(),
       });
       await Promise.all(Array.from({ length: 20 }, (_, i) => again.prepare(context, `k${i}`, { parent: "" })));
-      await again.cleanup(context);
-      await again.cleanup(context);
+      // What one cleanup cannot delete is for the next: its own at the start may be at it still.
+      for (let i = 0; i < 10 && readdirSync(folder).length > 20; i++) await again.cleanup(context);
       expect(
         readdirSync(folder)
           .map(Number)

@@ -20,17 +20,17 @@ export const command: CommandGroup<CtrGlobals> = {
     {
       names: ["fetch"],
       usage: "fetch all content for an image into containerd",
-      load: async () => (await import("../define.ts")).missingCommand("ctr content fetch", "registry access"),
+      load: async () => (await import("./fetch.ts")).command,
     },
     {
       names: ["fetch-object"],
       usage: "retrieve objects from a remote",
-      load: async () => (await import("../define.ts")).missingCommand("ctr content fetch-object", "registry access"),
+      load: async () => (await import("./fetch-object.ts")).command,
     },
     {
       names: ["fetch-blob"],
       usage: "retrieve blobs from a remote",
-      load: async () => (await import("../define.ts")).missingCommand("ctr content fetch-blob", "registry access"),
+      load: async () => (await import("./fetch-blob.ts")).command,
     },
     { names: ["get"], usage: "get the data for an object", load: async () => (await import("./get.ts")).command },
     {
@@ -46,7 +46,7 @@ export const command: CommandGroup<CtrGlobals> = {
     {
       names: ["push-object"],
       usage: "push an object to a remote",
-      load: async () => (await import("../define.ts")).missingCommand("ctr content push-object", "registry access"),
+      load: async () => (await import("./push-object.ts")).command,
     },
     { names: ["label"], usage: "add labels to content", load: async () => (await import("./label.ts")).command },
     {

@@ -1,0 +1,201 @@
+/** What a push changes: manifests and the image records that keep them. */
+import { isErrorClass, type RequestContext } from "@stevedore/base";
+import type { ContentStore, ImageStore, LeaseManager } from "@stevedore/core";
+import { childGcLabel, Label } from "@stevedore/oci/annotations";
+import { digestOf, parseDigest } from "@stevedore/oci/digest";
+import {
+  childrenOf,
+  type Descriptor,
+  type Index,
+  MAX_DOCUMENT_SIZE,
+  type Manifest,
+  parseManifestOrIndex,
+} from "@stevedore/oci/manifest";
+import { isIndexType, isManifestType, isNonDistributable } from "@stevedore/oci/media-types";
+import { RegistryError } from "./answers.ts";
+import type { ManifestReference } from "./route.ts";
+import { UPLOAD_LIFE_MS } from "./uploads.ts";
+
+export interface WriteStores {
+  /** Of the daemon's service: changes are announced as events. */
+  readonly images: ImageStore;
+  readonly content: ContentStore;
+  readonly leases: LeaseManager;
+}
+
+/** A manifest as it was pushed. */
+export interface PushedManifest {
+  /** The image's name without tag or digest: host and path. */
+  readonly repository: string;
+  readonly reference: ManifestReference;
+  readonly mediaType: string;
+  readonly bytes: Uint8Array;
+}
+
+export interface StoredManifest {
+  readonly digest: string;
+  readonly subject?: string;
+}
+
+/**
+ * Stores a manifest and names it. One that was pushed by its digest is kept by an image named so, until an index holds it.
+ * @throws RegistryError MANIFEST_INVALID, DIGEST_INVALID, SIZE_INVALID, MANIFEST_BLOB_UNKNOWN
+ */
+export async function storeManifest(
+  stores: WriteStores,
+  context: RequestContext,
+  { repository, reference, mediaType, bytes }: PushedManifest,
+): Promise<StoredManifest> {
+  if (bytes.length > MAX_DOCUMENT_SIZE) {
+    throw new RegistryError("SIZE_INVALID", `manifest has more than ${MAX_DOCUMENT_SIZE} bytes`);
+  }
+  if (!isManifestType(mediaType) && !isIndexType(mediaType)) {
+    throw new RegistryError(
+      "MANIFEST_INVALID",
+      `found media type "${mediaType}", want an OCI or Docker manifest or index`,
+    );
+  }
+  const wanted = "digest" in reference ? reference.digest : undefined;
+  const digest = digestOf(bytes, wanted === undefined ? undefined : parseDigest(wanted).algorithm);
+  if (wanted !== undefined && wanted !== digest) {
+    throw new RegistryError("DIGEST_INVALID", `manifest has digest ${digest}, its URL says ${wanted}`);
+  }
+  const document = parseManifestOrIndex(bytes, mediaType);
+  // Holds all that the manifest names from here on: a collection may run between the look and the record.
+  const lease = `registry-manifest-${crypto.randomUUID()}`;
+  await stores.leases.create(context, {
+    id: lease,
+    labels: { [Label.gcExpire]: new Date(Date.now() + UPLOAD_LIFE_MS).toISOString() },
+  });
+  try {
+    const held = { ...context, lease };
+    const children = distributed(document);
+    await expectPresent(stores, held, lease, children);
+    await storeBytes(stores.content, held, digest, bytes, referenceLabels(children));
+    const name = "tag" in reference ? `${repository}:${reference.tag}` : `${repository}@${digest}`;
+    await point(stores.images, held, name, { mediaType, digest, size: bytes.length });
+    if ("manifests" in document) await forgetHeld(stores.images, context, repository, document);
+  } finally {
+    await stores.leases.delete(context, lease).catch(() => undefined);
+  }
+  return { digest, ...(document.subject === undefined ? {} : { subject: document.subject.digest }) };
+}
+
+/** What a registry must have: layers that may not be distributed are elsewhere. */
+function distributed(document: Manifest | Index): readonly Descriptor[] {
+  return childrenOf(document).filter(({ mediaType }) => !isNonDistributable(mediaType));
+}
+
+async function expectPresent(
+  stores: WriteStores,
+  context: RequestContext,
+  lease: string,
+  children: readonly Descriptor[],
+): Promise<void> {
+  const missing: { digest: string }[] = [];
+  for (const { digest, size } of children) {
+    await stores.leases.addResource(context, lease, { id: digest, type: "content" });
+    try {
+      const info = await stores.content.info(context, digest);
+      if (info.size !== size) {
+        throw new RegistryError("MANIFEST_INVALID", `${digest} has ${info.size} bytes, the manifest says ${size}`);
+      }
+    } catch (error) {
+      if (!isErrorClass(error, "not-found")) throw error;
+      missing.push({ digest });
+    }
+  }
+  if (missing.length > 0) throw new RegistryError("MANIFEST_BLOB_UNKNOWN", undefined, { detail: missing });
+}
+
+/** Labels by which a document keeps what it names. */
+function referenceLabels(children: readonly Descriptor[]): Readonly<Record<string, string>> {
+  const labels: Record<string, string> = {};
+  const counts = new Map<string, number>();
+  for (const { mediaType, annotations, digest } of children) {
+    const key = childGcLabel(mediaType, annotations);
+    if (!key.endsWith(".")) {
+      labels[key] = digest;
+      continue;
+    }
+    const at = counts.get(key) ?? 0;
+    counts.set(key, at + 1);
+    labels[`${key}${at}`] = digest;
+  }
+  return labels;
+}
+
+async function storeBytes(
+  content: ContentStore,
+  context: RequestContext,
+  digest: string,
+  bytes: Uint8Array,
+  labels: Readonly<Record<string, string>>,
+): Promise<void> {
+  try {
+    await using writer = await content.writer(context, {
+      ref: `registry-manifest-${crypto.randomUUID()}`,
+      total: bytes.length,
+      expected: digest,
+    });
+    await writer.write(bytes);
+    await writer.commit(context, { size: bytes.length, expected: digest, labels });
+  } catch (error) {
+    if (!isErrorClass(error, "already-exists")) throw error;
+    const fields = Object.keys(labels).map((key) => `labels.${key}`);
+    if (fields.length > 0) await content.update(context, { digest, labels }, fields);
+  }
+}
+
+async function point(images: ImageStore, context: RequestContext, name: string, target: Descriptor): Promise<void> {
+  try {
+    await images.create(context, { name, labels: {}, target });
+  } catch (error) {
+    if (!isErrorClass(error, "already-exists")) throw error;
+    await images.update(context, { name, labels: {}, target }, ["target"]);
+  }
+}
+
+/** Manifests that were pushed by digest need no name of their own once an index holds them. */
+async function forgetHeld(
+  images: ImageStore,
+  context: RequestContext,
+  repository: string,
+  { manifests }: Index,
+): Promise<void> {
+  for (const { digest } of manifests) await images.delete(context, `${repository}@${digest}`).catch(ignoreNotFound);
+}
+
+function ignoreNotFound(error: unknown): void {
+  if (!isErrorClass(error, "not-found")) throw error;
+}
+
+/**
+ * Takes a tag, or every name of a digest in a repository, away. The content goes with the next collection.
+ * @throws RegistryError MANIFEST_UNKNOWN
+ */
+export async function removeManifest(
+  images: ImageStore,
+  context: RequestContext,
+  repositories: readonly string[],
+  reference: ManifestReference,
+): Promise<void> {
+  let removed = 0;
+  for (const repository of repositories) {
+    const named =
+      "tag" in reference
+        ? [`${repository}:${reference.tag}`]
+        : (await images.list(context, [`target.digest==${reference.digest}`]))
+            .map(({ name }) => name)
+            .filter((name) => name.startsWith(`${repository}:`) || name === `${repository}@${reference.digest}`);
+    for (const name of named) {
+      try {
+        await images.delete(context, name);
+        removed += 1;
+      } catch (error) {
+        ignoreNotFound(error);
+      }
+    }
+  }
+  if (removed === 0) throw new RegistryError("MANIFEST_UNKNOWN", undefined, { detail: reference });
+}
