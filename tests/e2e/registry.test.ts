@@ -678,3 +678,55 @@ row(
     expect(lines(await t.must("snapshots", "ls")).filter((line) => line.includes("Committed"))).toHaveLength(3);
   },
 );
+
+row(
+  "C11",
+  "Debian's docker-registry, with an authority of its own and accounts, and with tokens: what one client pushed the others pull, bit for bit",
+  {
+    casts: ["ours", "our-daemon"],
+    source: "the live registry and Debian's ctr in this case; containerd 1.6 takes the same flags",
+    timeoutMs: 120_000,
+  },
+  async (t) => {
+    const { makeCertificates } = await import("@stevedore/registry/testing/certificates");
+    const { startDockerRegistry, startTokenServer } = await import("../harness/docker-registry.ts");
+    const certificates = await makeCertificates();
+    const users = { alice: "correct-horse" };
+    const ca = t.path(t.id("ca.pem"));
+    await writeFile(ca, certificates.ca);
+    const image = await t.image();
+    const digest = /sha256:[0-9a-f]{64}/.exec(await t.must("images", "ls"))?.[0] ?? "none";
+    await using tokens = await startTokenServer(users);
+    for (const kind of ["basic", "token"] as const) {
+      const folder = t.path(t.id(kind));
+      await mkdir(folder);
+      await using registry = await startDockerRegistry({
+        folder,
+        // The token server has no TLS, and gets no password from a registry that has.
+        ...(kind === "basic" ? { users, tls: certificates.server } : { tokens }),
+      });
+      // Debian's ctr takes a local host for one that speaks HTTP, whatever flags say of TLS.
+      const hosts = t.path(t.id(`${kind}-hosts`));
+      await mkdir(`${hosts}/${registry.host}`, { recursive: true });
+      await writeFile(
+        `${hosts}/${registry.host}/hosts.toml`,
+        `server = "${registry.url}"\n[host."${registry.url}"]\n${kind === "basic" ? `  ca = "${ca}"\n` : ""}`,
+      );
+      const login = ["--hosts-dir", hosts, "--user", "alice:correct-horse"];
+      const reference = `${registry.host}/team/${kind}:1`;
+      await t.must("images", "push", ...login, reference, image);
+      expect((await t.ctr("images", "pull", "--hosts-dir", hosts, "--user", "alice:wrong", reference)).code).toBe(1);
+      await t.must("images", "pull", ...login, reference);
+      expect(await t.must("images", "ls", `name==${reference}`)).toContain(digest);
+      // The other client, in a namespace that has nothing yet.
+      const other = t.cast.client === "ours" ? "debian" : "ours";
+      const elsewhere = `${t.namespace}-${kind}`;
+      const pulled = await t.daemon.ctr(other, elsewhere, ["images", "pull", ...login, reference]);
+      expect([pulled.code, pulled.stderr]).toEqual([0, ""]);
+      const listed = await t.daemon.ctr(other, elsewhere, ["images", "ls"]);
+      expect(listed.stdout).toContain(digest);
+      const gone = await t.daemon.ctr(other, elsewhere, ["images", "rm", "--sync", reference]);
+      expect(gone.code).toBe(0);
+    }
+  },
+);

@@ -410,6 +410,11 @@ describe("pull", () => {
     await w.client.transfer(context, source(), { destination: limited });
     expect(w.registry.timesFetched(images["s390x"]?.digest ?? "")).toBe(1);
     expect(w.registry.timesFetched(images["amd64"]?.digest ?? "")).toBe(0);
+    const none = target({ platforms: [{ os: "plan9", architecture: "mips" }], unpacks: [], name: "none:1" });
+    expect((await failure(w.client.transfer(context, source(), { destination: none }))).message).toStartWith(
+      "no match for platform in manifest sha256:",
+    );
+    expect(await imageNames(w)).toEqual([REF]);
     await w.client.transfer(context, source(), { destination: target({ platforms: [], unpacks: [] }) });
     expect([...w.registry.blobs.keys()].every((digest) => w.registry.timesFetched(digest) === 1)).toBe(true);
   });

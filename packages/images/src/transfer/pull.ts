@@ -9,7 +9,7 @@ import { namesOfTarget, storeImages } from "./image-names.ts";
 import { BlobProgress } from "./progress.ts";
 import { refKey } from "./ref-key.ts";
 import { forgetResume, keepForResume, wasBrokenOff } from "./resume.ts";
-import { selectionOf } from "./selection.ts";
+import { someOf } from "./selection.ts";
 import { type Transfer, type TransferShared, tellOf } from "./service.ts";
 import { Tree } from "./tree-walk.ts";
 import { unpackFor, wantedUnpacks } from "./unpacking.ts";
@@ -124,7 +124,7 @@ async function fetchTree(of: Fetching, top: Descriptor): Promise<void> {
     progress.reached(plain, fetched === "exists" ? "already exists" : "complete");
   };
   const tree: Tree = new Tree(shared.content, context, {
-    select: selectionOf(store),
+    select: someOf(store, top),
     failure,
     visitor: {
       arrive,

@@ -13,6 +13,7 @@ import {
   hostsDir,
   type RegistryClient,
 } from "@stevedore/registry";
+import { isOwnHost } from "@stevedore/registry/auth/credentials";
 
 /** Blobs from here on come over several connections. Below, one is done before the others have begun. */
 const RANGES_FROM = 32 << 20;
@@ -93,7 +94,9 @@ function variantOf(
 function askedOf(ask: NonNullable<RegistryAccess["credentials"]>): CredentialSource {
   return {
     name: "the client",
-    find: async ({ host, own, signal }) => (own ? credentialOf(await ask(host, signal)) : undefined),
+    find: async ({ host, namespace, own, signal }) =>
+      // A file may name the registry itself among its hosts, to say how it is to be spoken to.
+      own || isOwnHost(host, namespace) ? credentialOf(await ask(host, signal)) : undefined,
   };
 }
 

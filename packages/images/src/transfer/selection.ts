@@ -1,3 +1,4 @@
+import { classified } from "@stevedore/base";
 import type { TransferStore } from "@stevedore/core";
 import type { Descriptor as OciDescriptor } from "@stevedore/oci/manifest";
 import { isConfigType, isIndexType, isManifestType } from "@stevedore/oci/media-types";
@@ -14,10 +15,8 @@ export function selectionOf({
   allMetadata,
   manifestLimit,
 }: Pick<TransferStore, "platforms" | "allMetadata" | "manifestLimit">): Selection {
-  const matcher: PlatformMatcher =
-    platforms.length === 0 ? allPlatforms : ordered(platforms.map((each) => normalizePlatform(each)));
-  const matches = ({ platform }: OciDescriptor): boolean =>
-    platform === undefined || matcher.match(normalizePlatform(platform));
+  const matcher = platformsOf({ platforms });
+  const matches = (child: OciDescriptor): boolean => isFor(matcher, child);
   return (parent, children) => {
     const foreign = allMetadata && isManifestType(parent.mediaType) && !matches(parent);
     // A manifest that is named twice is the one that is wanted whole.
@@ -27,6 +26,31 @@ export function selectionOf({
       : children.filter((child) => matches(child) || (allMetadata && !wanted.has(child.digest)));
     if (manifestLimit === 0 || !isIndexType(parent.mediaType)) return kept;
     return kept.toSorted((a, b) => rank(matcher, a, b)).slice(0, manifestLimit);
+  };
+}
+
+function platformsOf({ platforms }: Pick<TransferStore, "platforms">): PlatformMatcher {
+  return platforms.length === 0 ? allPlatforms : ordered(platforms.map((each) => normalizePlatform(each)));
+}
+
+function isFor(matcher: PlatformMatcher, { platform }: OciDescriptor): boolean {
+  return platform === undefined || matcher.match(normalizePlatform(platform));
+}
+
+/**
+ * The same, where the top of the image must have something for the platforms that are wanted.
+ *
+ * @throws not-found, in containerd's words, when an index at the top has nothing for them
+ */
+export function someOf(store: TransferStore, top: { readonly digest: string }): Selection {
+  const select = selectionOf(store);
+  const matcher = platformsOf(store);
+  return (parent, children) => {
+    const isTop = parent.digest === top.digest && isIndexType(parent.mediaType);
+    if (isTop && children.length > 0 && !children.some((child) => isFor(matcher, child))) {
+      throw classified("not-found", `no match for platform in manifest ${parent.digest}: not found`);
+    }
+    return select(parent, children);
   };
 }
 
