@@ -21,8 +21,12 @@ async function withFault(fault: Fault, use: (registry: TestRegistry) => Promise<
   await use(registry);
 }
 
-async function fetchAll(registry: TestRegistry, options: FetchOptions = {}): Promise<Uint8Array> {
-  const fetched = await quickClient().fetch(`${registry.host}/a:v1`, DESCRIPTOR, {
+async function fetchAll(
+  registry: TestRegistry,
+  options: FetchOptions = {},
+  client = quickClient(),
+): Promise<Uint8Array> {
+  const fetched = await client.fetch(`${registry.host}/a:v1`, DESCRIPTOR, {
     verify: options.offset === undefined,
     ...options,
   });
@@ -74,6 +78,7 @@ describe("a body", () => {
   });
 
   test("that stalls is resumed, and given up without progress", async () => {
+    const impatient = quickClient({ limits: { stallMs: 300 } });
     let stalls = 0;
     const once: Fault = async (request, response) => {
       if (stalls++ > 0) return false;
@@ -81,14 +86,14 @@ describe("a body", () => {
       return true;
     };
     await withFault(once, async (registry) => {
-      expect(Buffer.compare(await fetchAll(registry), BYTES)).toBe(0);
+      expect(Buffer.compare(await fetchAll(registry, {}, impatient), BYTES)).toBe(0);
     });
     const always: Fault = async (request, response) => {
       await sendPart(request, response, 10);
       return true;
     };
     await withFault(always, async (registry) => {
-      const error = await failureFrom(fetchAll(registry));
+      const error = await failureFrom(fetchAll(registry, {}, impatient));
       expect(error.message).toContain(
         `fetch ${DESCRIPTOR.digest} of ${registry.host}/a: http://${registry.host}: stalled: `,
       );

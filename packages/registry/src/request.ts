@@ -196,6 +196,7 @@ async function hop(session: Session, request: HostRequest, step: Hop): Promise<H
     ...(host.dialMs === undefined ? {} : { dialMs: host.dialMs }),
     ...(request.answerMs === undefined ? {} : { answerMs: request.answerMs }),
     signal,
+    observe: session.observe,
   };
   try {
     const response = await session.carrier.send({ ...carried, url: step.url });

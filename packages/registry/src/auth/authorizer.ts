@@ -1,8 +1,9 @@
-import { errorClassOf, isErrorClass, type Logger, messageOf } from "@stevedore/base";
+import { errorClassOf, isErrorClass, messageOf } from "@stevedore/base";
 import { HostError } from "../failure.ts";
 import type { HttpCarrier } from "../http/carrier.ts";
 import { reasonOf } from "../http/connection.ts";
 import type { HttpHeaders } from "../http/head.ts";
+import type { HttpObserver } from "../http/observe.ts";
 import type { TlsSettings } from "../http/tls.ts";
 import type { RegistryLimits } from "../limits.ts";
 import { redactText, redactUrl } from "../redact.ts";
@@ -37,7 +38,7 @@ export interface Authorization {
 /** What is known of an endpoint after its first 401. */
 type Known =
   | { readonly kind: "basic"; readonly value: string; readonly secrets: readonly string[] }
-  | { readonly kind: "registry-token"; readonly value: string; readonly secrets: readonly string[] }
+  | { readonly kind: "given"; readonly value: string; readonly secrets: readonly string[] }
   | {
       readonly kind: "bearer";
       readonly realm: URL;
@@ -61,7 +62,7 @@ export interface AuthorizerOptions {
   readonly limits: RegistryLimits;
   readonly credentials: CredentialSource | undefined;
   readonly userAgent: string;
-  readonly log: Logger;
+  readonly observe: HttpObserver | undefined;
   readonly now: () => number;
 }
 
@@ -119,7 +120,7 @@ export class Authorizer {
     if (challenges.length === 0)
       throw refused(target, "authentication is required, and no way that is known is offered");
     if (sent?.fresh === true) throw refused(target, this.#refusal(before, challenges));
-    const credential = await this.#credential(target, call.signal);
+    const credential = await this.#credential(target, answer.headers.get("www-authenticate") ?? [], call.signal);
     let lacking: HostError | undefined;
     for (const challenge of challenges) {
       try {
@@ -144,7 +145,7 @@ export class Authorizer {
 
   /** Where the credential for an endpoint would come from. Asks sources, so helpers may run. */
   async describe(target: AuthTarget, signal: AbortSignal): Promise<Credential | undefined> {
-    return this.#credential(target, signal);
+    return this.#credential(target, [], signal);
   }
 
   #refusal(known: Known | undefined, challenges: readonly Challenge[]): string {
@@ -158,7 +159,10 @@ export class Authorizer {
 
   #learn(target: AuthTarget, challenge: Challenge, credential: Credential | undefined): Known {
     if (credential?.kind === "registry-token") {
-      return { kind: "registry-token", value: `Bearer ${credential.token}`, secrets: secretsOf(credential) };
+      return { kind: "given", value: `Bearer ${credential.token}`, secrets: secretsOf(credential) };
+    }
+    if (credential?.kind === "header") {
+      return { kind: "given", value: credential.value, secrets: secretsOf(credential) };
     }
     if (challenge.scheme === "basic") {
       if (credential?.kind !== "basic") throw refused(target, "authorization failed: no basic auth credentials");
@@ -220,7 +224,7 @@ export class Authorizer {
   }
 
   async #fetch(target: AuthTarget, known: Known & { kind: "bearer" }, scopes: readonly string[]): Promise<Token> {
-    const { carrier, limits, userAgent, now } = this.#options;
+    const { carrier, limits, userAgent, now, observe } = this.#options;
     const sameHost = known.realm.hostname === new URL(target.origin).hostname;
     const { ca, client, skipVerify } = target.tls;
     // Trust in a private authority goes along, as with the peer; what identifies us goes to the registry's host only.
@@ -241,13 +245,18 @@ export class Authorizer {
       // Shared by all who wait for this token, so no caller's signal ends it.
       signal: AbortSignal.timeout(TOKEN_MS),
       now,
+      observe,
     });
   }
 
-  async #credential(target: AuthTarget, signal: AbortSignal): Promise<Credential | undefined> {
+  async #credential(
+    target: AuthTarget,
+    challenges: readonly string[],
+    signal: AbortSignal,
+  ): Promise<Credential | undefined> {
     const { host, namespace, own } = target;
     try {
-      return (await this.#options.credentials?.find({ host, namespace, own, signal })) ?? target.configured;
+      return (await this.#options.credentials?.find({ host, namespace, own, challenges, signal })) ?? target.configured;
     } catch (error) {
       signal.throwIfAborted();
       throw new HostError(

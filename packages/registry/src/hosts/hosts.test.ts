@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { failureFrom } from "../testing/fixture.ts";
 import { criRegistry } from "./cri-config.ts";
 import { defaultHost } from "./defaults.ts";
-import { hostsDir } from "./hosts-dir.ts";
+import { checkHostsDir, hostsDir } from "./hosts-dir.ts";
 import { parseHostsToml } from "./hosts-toml.ts";
 import { endpointOf, type RegistryHost } from "./types.ts";
 
@@ -221,6 +221,20 @@ describe("hostsDir()", () => {
     await symlink("/dev/zero", join(at, "dev.example/hosts.toml"));
     expect((await failureFrom(source.hosts("dev.example"))).message).toContain("not a regular file");
   });
+});
+
+test("checkHostsDir() tells what is wrong in any folder", async () => {
+  const at = await root("check", {
+    "good.example/hosts.toml": 'server = "https://good.example"',
+    "bad.example_5000_/hosts.toml": "sever = 1",
+    "worse.example/hosts.toml": 'ca = "none.pem"',
+    "a-file": "x",
+  });
+  expect(await checkHostsDir(at)).toEqual([
+    expect.stringContaining(`read ${at}/bad.example_5000_/hosts.toml: line 1: key sever: unknown key`),
+    `read ${at}/worse.example/none.pem, named by ${at}/worse.example/hosts.toml:1: not found`,
+  ]);
+  expect(await checkHostsDir(join(at, "nowhere"))).toEqual([]);
 });
 
 describe("criRegistry()", () => {

@@ -12,6 +12,8 @@ import { proxyFor } from "./proxy.ts";
 import type { TlsSettings } from "./tls.ts";
 
 const LIMITS = { ...DEFAULT_LIMITS, ...SOON };
+/** For what is to stall. */
+const IMPATIENT = { ...LIMITS, stallMs: 300 };
 const SIGNAL = new AbortController().signal;
 
 /** A server that does what `serve` says with each connection. */
@@ -156,12 +158,12 @@ describe("a connection", () => {
         more();
       });
     }).start();
-    const response = await get(new HttpCarrier(LIMITS, {}), server.url);
+    const response = await get(new HttpCarrier({ ...LIMITS, stallMs: 1000 }, {}), server.url);
     const body = response.body[Symbol.asyncIterator]();
     const first = await body.next();
     let read = first.done === true ? 0 : first.value.byteLength;
     // Longer than the stall rule allows: a slow reader is not a slow server.
-    await new Promise((resolve) => setTimeout(resolve, 500));
+    await new Promise((resolve) => setTimeout(resolve, 1200));
     expect(written).toBeLessThan(32 << 20);
     for (let next = await body.next(); next.done !== true; next = await body.next()) read += next.value.byteLength;
     expect(read).toBe(64 << 20);
@@ -175,7 +177,7 @@ describe("a connection", () => {
         socket.on("close", () => clearInterval(timer));
       });
     }).start();
-    const error = await failureFrom(get(new HttpCarrier(LIMITS, {}), server.url).then(text));
+    const error = await failureFrom(get(new HttpCarrier(IMPATIENT, {}), server.url).then(text));
     expect(error.message).toMatch(/^stalled: \d+ bytes in 0.3 s of waiting, want 1024$/);
   });
 

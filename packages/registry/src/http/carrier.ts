@@ -1,8 +1,10 @@
 import type { RegistryLimits } from "../limits.ts";
+import { redactUrl } from "../redact.ts";
 import { HttpConnection, type RequestBody, reasonOf, type WireResponse, worthDraining } from "./connection.ts";
 import { authorityOf, dial, proxyAuthorization } from "./dial.ts";
 import { TransportError } from "./failure.ts";
 import { contentLength, type HttpHeaders, headerOf } from "./head.ts";
+import { type HttpObserver, shownAnswer, shownHeaders } from "./observe.ts";
 import { type Environment, proxyFor } from "./proxy.ts";
 import { type TlsSettings, tlsIdentity } from "./tls.ts";
 
@@ -17,6 +19,7 @@ export interface HttpRequest {
   readonly dialMs?: number | undefined;
   readonly answerMs?: number;
   readonly signal: AbortSignal;
+  readonly observe?: HttpObserver | undefined;
 }
 
 /** Where a connection goes. */
@@ -67,7 +70,18 @@ export class HttpCarrier {
       const connection = await pool.take(request.signal, make);
       const fresh = !connection.used;
       try {
-        return asResponse(url, await connection.exchange(wireRequest(request, proxy, this.#limits)));
+        const wire = wireRequest(request, proxy, this.#limits);
+        request.observe?.({ kind: "connection", to: url.origin, reused: !fresh, remote: connection.remote });
+        request.observe?.({
+          kind: "request",
+          method: request.method,
+          target: redactUrl(url).slice(url.origin.length),
+          headers: shownHeaders(wire.headers),
+        });
+        const response = await connection.exchange(wire);
+        const { status, reason, headers } = response;
+        request.observe?.({ kind: "response", status, reason, headers: shownAnswer(headers) });
+        return asResponse(url, response);
       } catch (error) {
         // A kept connection may have been closed by the server just now; then the request was not looked at.
         if (fresh || !wasClosed(error) || request.signal.aborted) throw error;

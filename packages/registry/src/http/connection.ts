@@ -60,6 +60,12 @@ export class HttpConnection {
     return this.#used;
   }
 
+  /** Address and port of the other side, or "" when it is gone. */
+  get remote(): string {
+    const { remoteAddress, remotePort } = this.#socket;
+    return remoteAddress === undefined ? "" : `${remoteAddress}:${remotePort ?? 0}`;
+  }
+
   /** Whether it can take an exchange now. */
   get usable(): boolean {
     return this.#sound && !this.#busy && !this.#reader.stirred && !this.#socket.destroyed;
