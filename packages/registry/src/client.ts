@@ -94,6 +94,8 @@ export interface RegistryClient {
   explain(reference: string, options?: CallOptions & { readonly live?: boolean }): Promise<Explanation>;
   /** A client with other hosts or credentials that shares connections, limits and what is known of hosts' health. */
   variant(options: RegistryClientVariant): RegistryClient;
+  /** Connections in use and kept, of all variants together. */
+  readonly connections: { readonly busy: number; readonly idle: number };
   /** Closes idle connections. What is under way goes on. */
   close(): void;
 }
@@ -165,6 +167,9 @@ function clientOf(options: RegistryClientVariant, shared: Shared): RegistryClien
     explain: async (reference, { signal = NEVER, live = false } = {}) =>
       explain(session, at(reference), { signal, live }),
     variant: (other) => clientOf({ ...options, ...other }, shared),
+    get connections() {
+      return carrier.connections;
+    },
     close: () => carrier.close(),
   };
 }

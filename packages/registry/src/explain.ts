@@ -101,7 +101,7 @@ async function explainHost(
   const host = request.live ? await settled(session, configured, request.signal) : known(session, configured);
   const endpoint = endpointOf(host);
   const state = session.breakers.state(endpoint);
-  const proxy = proxyFor(urlOf({ host, path: "/" }), session.environment);
+  const proxy = host.proxy ?? proxyFor(urlOf({ host, path: "/" }), session.environment);
   const live = request.live ? await check(session, host, request) : undefined;
   return {
     endpoint,
@@ -130,6 +130,7 @@ function settingsOf(host: RegistryHost): readonly ExplainedSetting[] {
     skip_verify: tls.skipVerify === undefined ? undefined : String(tls.skipVerify),
     header: headers.length === 0 ? undefined : headers.map(([name]) => name).join(", "),
     dial_timeout: dialMs === undefined ? undefined : `${dialMs} ms`,
+    proxy: host.proxy === undefined ? undefined : redactUrl(host.proxy),
     override_path: host.origins["override_path"] === undefined ? undefined : `path ${JSON.stringify(host.path)}`,
   };
   return Object.entries(values).flatMap(([name, value]) => {

@@ -252,6 +252,54 @@ describe("a body", () => {
     }
   });
 
+  test("in ranges of which a late one fails is an error, in order as well", async () => {
+    // Found by the random lane: readers of earlier ranges waited for one who was gone.
+    const late: Fault = (request, response) => {
+      if (startOf(request) < 300_000) return false;
+      response.setHeader("Content-Length", 7);
+      response.end("nothing");
+      return true;
+    };
+    for (const how of ["ordered", "chunks"] as const) {
+      await withFault(late, async (registry) => {
+        const client = quickClient();
+        const fetched = await client.fetchRanges(`${registry.host}/a:v1`, DESCRIPTOR, {
+          parallel: 3,
+          chunkSize: 300_000,
+        });
+        const read = async (): Promise<void> => {
+          for await (const _ of fetched[how]);
+        };
+        expect((await failureFrom(read())).message).toContain("its content has 7 bytes, the descriptor says 400000");
+        expect(client.connections.busy).toBe(0);
+      });
+    }
+  });
+
+  test("in ranges ends with its signal, read or unread", async () => {
+    await withFault(
+      async (request, response) => {
+        await sendPart(request, response, 10_000);
+        return true;
+      },
+      async (registry) => {
+        const client = quickClient();
+        for (const how of ["ordered", "chunks"] as const) {
+          const stop = new AbortController();
+          const fetched = await client.fetchRanges(`${registry.host}/a:v1`, DESCRIPTOR, {
+            signal: stop.signal,
+            chunkSize: 300_000,
+          });
+          const read = async (): Promise<void> => {
+            for await (const _ of fetched[how]) setTimeout(() => stop.abort(new Error("enough")), 20);
+          };
+          expect((await failureFrom(read())).message).toBe("enough");
+          expect(client.connections.busy).toBe(0);
+        }
+      },
+    );
+  });
+
   test("whose mirror holds something else is taken from the next host", async () => {
     await using mirror = await TestRegistry.start();
     await using registry = await TestRegistry.start();

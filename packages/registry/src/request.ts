@@ -101,6 +101,7 @@ function authTarget({ host, namespace }: HostRequest): AuthTarget {
     namespace,
     own: host.own,
     tls: host.tls,
+    proxy: host.proxy,
     configured: host.credential,
     headers: host.headers,
   };
@@ -194,6 +195,7 @@ async function hop(session: Session, request: HostRequest, step: Hop): Promise<H
     ...(body === undefined ? {} : { body }),
     tls: sameName ? host.tls : withoutIdentity(host.tls),
     ...(host.dialMs === undefined ? {} : { dialMs: host.dialMs }),
+    ...(atHome ? { proxy: host.proxy } : {}),
     ...(request.answerMs === undefined ? {} : { answerMs: request.answerMs }),
     signal,
     observe: session.observe,

@@ -14,7 +14,7 @@ export async function settled(session: Session, host: RegistryHost, signal: Abor
   if (session.schemes.has(host.host)) return known(session, host);
   try {
     const url = new URL(endpointOf(host));
-    await session.carrier.connect({ url, tls: host.tls, dialMs: host.dialMs, signal });
+    await session.carrier.connect({ url, tls: host.tls, proxy: host.proxy, dialMs: host.dialMs, signal });
     session.schemes.set(host.host, "https");
   } catch (error) {
     signal.throwIfAborted();

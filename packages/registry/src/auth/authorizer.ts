@@ -1,9 +1,9 @@
 import { errorClassOf, isErrorClass, messageOf } from "@stevedore/base";
 import { HostError } from "../failure.ts";
 import type { HttpCarrier } from "../http/carrier.ts";
-import { reasonOf } from "../http/connection.ts";
 import type { HttpHeaders } from "../http/head.ts";
 import type { HttpObserver } from "../http/observe.ts";
+import { reasonOf } from "../http/reader.ts";
 import type { TlsSettings } from "../http/tls.ts";
 import type { RegistryLimits } from "../limits.ts";
 import { redactText, redactUrl } from "../redact.ts";
@@ -20,6 +20,7 @@ export interface AuthTarget {
   readonly namespace: string;
   readonly own: boolean;
   readonly tls: TlsSettings;
+  readonly proxy?: URL | undefined;
   /** What the endpoint's own configuration holds, asked after the caller's sources. */
   readonly configured?: Credential | undefined;
   /** Extra headers of its configuration, which token requests on its own host carry too. */
@@ -119,7 +120,7 @@ export class Authorizer {
     const before = this.#known.get(key);
     if (challenges.length === 0)
       throw refused(target, "authentication is required, and no way that is known is offered");
-    if (sent?.fresh === true) throw refused(target, this.#refusal(before, challenges));
+    if (sent?.fresh === true) throw refused(target, this.#refusal(before, challenges, call.scopes));
     const credential = await this.#credential(target, answer.headers.get("www-authenticate") ?? [], call.signal);
     let lacking: HostError | undefined;
     for (const challenge of challenges) {
@@ -129,7 +130,7 @@ export class Authorizer {
         this.#remember(key, again);
         if (again.kind !== "bearer") {
           // The same value was refused already, unless the file it came from has changed.
-          if (again.value === sent?.value) throw refused(target, this.#refusal(again, challenges));
+          if (again.value === sent?.value) throw refused(target, this.#refusal(again, challenges, call.scopes));
           return { value: again.value, secrets: again.secrets, fresh: true };
         }
         this.#widen(again, call.scopes, challenge, sent !== undefined);
@@ -148,13 +149,14 @@ export class Authorizer {
     return this.#credential(target, [], signal);
   }
 
-  #refusal(known: Known | undefined, challenges: readonly Challenge[]): string {
+  #refusal(known: Known | undefined, challenges: readonly Challenge[], scopes: readonly string[]): string {
     const said = challenges.map(({ parameters }) => parameters.get("error") ?? "").find((text) => text !== "");
     const message = said === undefined ? "" : `: server message: ${redactText(said, [], 64)}`;
     const credential = known?.kind === "bearer" ? known.credential : undefined;
     const anonymous = known?.kind === "bearer" && credential === undefined;
     const tail = anonymous ? ", no credentials are known for this host" : "";
-    return `pull access denied, repository does not exist or may require authorization${message}: authorization failed${tail}`;
+    const action = scopes.some((scope) => /:[^:]*push/.test(scope)) ? "push" : "pull";
+    return `401 Unauthorized: ${action} access denied, repository does not exist or may require authorization${message}: authorization failed${tail}`;
   }
 
   #learn(target: AuthTarget, challenge: Challenge, credential: Credential | undefined): Known {
@@ -241,6 +243,7 @@ export class Authorizer {
       credential: known.credential,
       tls: sameHost && client !== undefined ? target.tls : travelling,
       userAgent,
+      proxy: sameHost ? target.proxy : undefined,
       headers: known.realm.origin === target.origin ? target.headers : [],
       // Shared by all who wait for this token, so no caller's signal ends it.
       signal: AbortSignal.timeout(TOKEN_MS),

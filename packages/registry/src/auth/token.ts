@@ -28,6 +28,7 @@ export interface TokenRequest {
   readonly scopes: readonly string[];
   readonly credential: Credential | undefined;
   readonly tls: TlsSettings;
+  readonly proxy?: URL | undefined;
   readonly userAgent: string;
   readonly headers: readonly (readonly [string, string])[];
   readonly signal: AbortSignal;
@@ -145,6 +146,7 @@ async function hop(
       ...one,
       headers,
       tls: request.tls,
+      proxy: request.proxy,
       signal: request.signal,
       observe: request.observe,
     });

@@ -183,6 +183,7 @@ async function toHost(
     tls,
     headers: entry.headers,
     ...(entry.dialMs === undefined ? {} : { dialMs: entry.dialMs }),
+    ...(entry.proxy === undefined ? {} : { proxy: entry.proxy }),
     origins,
   };
 }

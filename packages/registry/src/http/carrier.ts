@@ -1,12 +1,14 @@
 import type { RegistryLimits } from "../limits.ts";
 import { redactUrl } from "../redact.ts";
-import { HttpConnection, type RequestBody, reasonOf, type WireResponse, worthDraining } from "./connection.ts";
-import { authorityOf, dial, proxyAuthorization } from "./dial.ts";
+import { HttpConnection, type RequestBody, type WireResponse, worthDraining } from "./connection.ts";
+import { authorityOf, dial } from "./dial.ts";
 import { TransportError } from "./failure.ts";
 import { contentLength, type HttpHeaders, headerOf } from "./head.ts";
 import { type HttpObserver, shownAnswer, shownHeaders } from "./observe.ts";
 import { type Environment, proxyFor } from "./proxy.ts";
+import { reasonOf } from "./reader.ts";
 import { type TlsSettings, tlsIdentity } from "./tls.ts";
+import { proxyAuthorization } from "./tunnel.ts";
 
 /** A request as the carrier takes it: one hop, nothing followed, nothing added but what HTTP itself needs. */
 export interface HttpRequest {
@@ -16,6 +18,8 @@ export interface HttpRequest {
   readonly headers: readonly (readonly [name: string, value: string])[];
   readonly body?: RequestBody;
   readonly tls?: TlsSettings;
+  /** The proxy to use whatever the environment says. */
+  readonly proxy?: URL | undefined;
   readonly dialMs?: number | undefined;
   readonly answerMs?: number;
   readonly signal: AbortSignal;
@@ -23,7 +27,7 @@ export interface HttpRequest {
 }
 
 /** Where a connection goes. */
-export type ConnectTarget = Pick<HttpRequest, "url" | "tls" | "dialMs" | "signal">;
+export type ConnectTarget = Pick<HttpRequest, "url" | "tls" | "proxy" | "dialMs" | "signal">;
 
 interface Way {
   readonly pool: Pool;
@@ -96,8 +100,8 @@ export class HttpCarrier {
     (await pool.take(target.signal, make)).park();
   }
 
-  #wayTo({ url, tls = {}, dialMs, signal }: ConnectTarget): Way {
-    const proxy = proxyFor(url, this.#environment);
+  #wayTo({ url, tls = {}, dialMs, signal, proxy: given }: ConnectTarget): Way {
+    const proxy = given ?? environmentProxy(url, this.#environment);
     const key = [url.protocol, authorityOf(url), tlsIdentity(tls), proxy?.href ?? "", dialMs ?? ""].join(" ");
     const make = async (): Promise<HttpConnection> =>
       new HttpConnection(await dial({ url, tls, proxy, dialMs }, this.#limits, signal), this.#limits);
@@ -125,6 +129,14 @@ export class HttpCarrier {
   }
 }
 
+function environmentProxy(url: URL, environment: Environment): URL | undefined {
+  try {
+    return proxyFor(url, environment);
+  } catch (error) {
+    throw new TransportError("proxy", "the environment names one that is no URL", { cause: error });
+  }
+}
+
 function wasClosed(error: unknown): boolean {
   if (!(error instanceof TransportError) || error.timedOut) return false;
   return error.code === "ECONNRESET" || error.code === "EPIPE";
@@ -137,7 +149,7 @@ function wireRequest(
 ): Parameters<HttpConnection["exchange"]>[0] {
   const { url } = request;
   const path = `${url.pathname}${url.search}`;
-  const absolute = proxy !== undefined && url.protocol === "http:";
+  const absolute = proxy?.protocol.startsWith("http") === true && url.protocol === "http:";
   const headers: (readonly [string, string])[] = [["Host", url.host], ...request.headers];
   const authorization = absolute ? proxyAuthorization(proxy) : undefined;
   if (authorization !== undefined) headers.push(["Proxy-Authorization", authorization]);

@@ -2,9 +2,9 @@ import type { Socket } from "node:net";
 import { concatBytes, messageOf } from "@stevedore/base";
 import type { RegistryLimits } from "../limits.ts";
 import { readFramed } from "./body.ts";
-import { codeOf, TransportError } from "./failure.ts";
+import { TransportError } from "./failure.ts";
 import { type Framing, framingOf, parseHead, type ResponseHead } from "./head.ts";
-import { SocketReader, StallWatch } from "./reader.ts";
+import { reasonOf, SocketReader, StallWatch } from "./reader.ts";
 
 /** Informational answers (1xx) that may come before the real one. */
 const MAX_INFORMATIONAL = 8;
@@ -270,21 +270,10 @@ function endOfHead(bytes: Uint8Array): { readonly at: number; readonly next: num
   return undefined;
 }
 
-/** The reason a signal was aborted with, as an error. */
-export function reasonOf(signal: AbortSignal): Error {
-  const reason: unknown = signal.reason;
-  return reason instanceof Error ? reason : new DOMException(messageOf(reason ?? "aborted"), "AbortError");
-}
-
 /** Whether what is left of a body should be read away instead of closing its connection. */
 export function worthDraining(response: WireResponse): boolean {
   return (
     response.framing.kind === "none" ||
     (response.framing.kind === "length" && response.framing.length <= WORTH_DRAINING)
   );
-}
-
-/** The words of a socket's error. */
-export function socketError(step: "dial" | "proxy" | "tls", error: Error): TransportError {
-  return new TransportError(step, error.message, { code: codeOf(error), cause: error });
 }
