@@ -141,7 +141,69 @@ test(
       client.close();
     });
     // A run that hangs would otherwise only look like the end of the lane's time.
-    await fc.assert(property, { ...fuzzing(), timeout: HANGS_MS });
+    await fc.assert(property, { ...fuzzing(2), timeout: HANGS_MS });
+  },
+  fuzzLimitMs(),
+);
+
+const UPLOAD_FAULTS = ["none", "none", "none", "reset", "early", "busy", "broken", "half", "lost"] as const;
+
+/** Does to a request of an upload what the name says. */
+function failing(name: (typeof UPLOAD_FAULTS)[number]): Fault {
+  return (request, response) => {
+    switch (name) {
+      case "none":
+        return false;
+      case "reset":
+        response.socket?.destroy();
+        return true;
+      case "early":
+        refuse(response, 413, "SIZE_INVALID");
+        return request.method !== "HEAD";
+      case "busy":
+        response.setHeader("Retry-After", "0");
+        refuse(response, 429, "TOOMANYREQUESTS");
+        return true;
+      case "broken":
+        answer(response, 502, "no service");
+        return true;
+      case "half":
+        setTimeout(() => response.socket?.destroy(), 3);
+        return true;
+      case "lost":
+        refuse(response, 404, "BLOB_UPLOAD_UNKNOWN");
+        return true;
+      default:
+        return name satisfies never;
+    }
+  };
+}
+
+test(
+  "C11 a push through random faults stores the right bytes or gives a reason, and leaves nothing",
+  async () => {
+    const faults = fc.array(fc.constantFrom(...UPLOAD_FAULTS), { maxLength: 12 });
+    const property = fc.asyncProperty(faults, fc.integer({ min: 1, max: 400_000 }), async (names, part) => {
+      await using registry = await TestRegistry.start();
+      let n = 0;
+      registry.faults.push((request, response) => failing(names[n++] ?? "none")(request, response));
+      const client = quickClient({ limits: { answerMs: 2000, commitMs: 2000 } });
+      const open = async function* (offset: number): AsyncGenerator<Uint8Array> {
+        const step = Math.max(part, 4096);
+        for (let at = offset; at < BYTES.byteLength; at += step) yield BYTES.subarray(at, at + step);
+      };
+      try {
+        const pushed = await client.push(`${registry.host}/a:v1`, DESCRIPTOR, open);
+        expect(pushed.state).toBe("uploaded");
+        expect(Buffer.compare(registry.repository("a").blobs.get(DESCRIPTOR.digest) ?? Buffer.alloc(0), BYTES)).toBe(0);
+      } catch (error) {
+        if (!(error instanceof RegistryError)) throw error;
+        expect(error.message).toMatch(/^push sha256:[0-9a-f]+ to 127\.0\.0\.1:\d+\/a: http:\/\/127\.0\.0\.1:/);
+      }
+      expect(client.connections.busy).toBe(0);
+      client.close();
+    });
+    await fc.assert(property, { ...fuzzing(2), timeout: HANGS_MS });
   },
   fuzzLimitMs(),
 );

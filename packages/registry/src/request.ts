@@ -183,11 +183,9 @@ interface Hop {
 
 async function hop(session: Session, request: HostRequest, step: Hop): Promise<HttpResponse> {
   const { host, method, body, signal } = request;
-  const { atHome, authorization } = step;
+  const { atHome } = step;
   const endpoint = endpointOf(host);
-  const headers: (readonly [string, string])[] = [["User-Agent", session.userAgent], ...(request.headers ?? [])];
-  if (atHome && request.anonymous !== true) headers.push(...session.headers, ...host.headers);
-  if (atHome && authorization !== undefined) headers.push(["Authorization", authorization.value]);
+  const headers = headersOf(session, request, step);
   const sameName = step.url.hostname === new URL(endpoint).hostname;
   const carried = {
     method,
@@ -212,6 +210,19 @@ async function hop(session: Session, request: HostRequest, step: Hop): Promise<H
     else session.breakers.remember(endpoint, made);
     throw new HostError(made, error);
   }
+}
+
+/** What is given by the caller wins over what this client would say itself. */
+function headersOf(session: Session, request: HostRequest, step: Hop): readonly (readonly [string, string])[] {
+  const { host, headers = [], anonymous } = request;
+  if (!step.atHome || anonymous === true) return [["User-Agent", session.userAgent], ...headers];
+  // An Authorization among the caller's headers is a credential like any other: not for mirrors.
+  const given = session.headers.filter(([name]) => host.own || name.toLowerCase() !== "authorization");
+  const all = [...headers, ...given, ...host.headers];
+  const has = (wanted: string): boolean => all.some(([name]) => name.toLowerCase() === wanted);
+  if (!has("user-agent")) all.unshift(["User-Agent", session.userAgent]);
+  if (step.authorization !== undefined && !has("authorization")) all.push(["Authorization", step.authorization.value]);
+  return all;
 }
 
 function withoutIdentity(tls: TlsSettings): TlsSettings {

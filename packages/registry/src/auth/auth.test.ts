@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { errorClassOf } from "@stevedore/base";
+import { defaultHost } from "../hosts/defaults.ts";
 import { formatHttpEvent } from "../http/observe.ts";
 import { collect, descriptorOf, failureFrom, putImage, quickClient, someBytes } from "../testing/fixture.ts";
 import { answer, TestRegistry } from "../testing/test-registry.ts";
@@ -357,6 +358,24 @@ describe("credentials", () => {
     });
     expect((await client.resolve("example.org/a:v1")).endpoint).toBe(registry.url);
     expect(mirror.seen.map(({ headers }) => headers["authorization"])).toEqual([undefined]);
+  });
+
+  test("among a caller's headers are for the registry itself, not for its mirror", async () => {
+    await using mirror = await TestRegistry.start();
+    await using registry = await TestRegistry.start();
+    putImage(registry, "a", "v1");
+    const hosts = [mirror, registry].map((one, i) => {
+      return { ...defaultHost(one.host), scheme: "http" as const, plainFallback: false, own: i === 1, tls: {} };
+    });
+    const headers = { authorization: "Bearer mine", "User-Agent": "theirs", "X-Key": ["1", "2"] };
+    await quickClient({ hosts: { hosts: async () => hosts }, headers }).resolve("example.org/a:v1");
+    const sent = (one: TestRegistry): unknown[] => {
+      return one.seen
+        .slice(0, 1)
+        .map((request) => ["authorization", "user-agent", "x-key"].map((name) => request.headers[name]));
+    };
+    expect(sent(mirror)).toEqual([[undefined, "theirs", "1, 2"]]);
+    expect(sent(registry)).toEqual([["Bearer mine", "theirs", "1, 2"]]);
   });
 
   test("come from the first source that knows", async () => {

@@ -268,7 +268,6 @@ describe("criRegistry()", () => {
       "https://mirror.example/v2",
       "http://localhost:5000/v2/proxy",
       "https://registry-1.docker.io/v2",
-      "https://registry-1.docker.io/v2",
     ]);
     expect((await hosts.hosts("docker.io"))[0]).toMatchObject({
       own: false,
