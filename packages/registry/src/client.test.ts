@@ -247,7 +247,9 @@ describe("push", () => {
     await using target = await TestRegistry.start();
     const bytes = someBytes(1000, 10);
     const short = client.push(`${target.host}/a:v1`, { ...descriptorOf(bytes), size: 1001 }, open(bytes));
-    expect((await failureFrom(short)).message).toContain("1000 of the promised 1001 bytes");
+    const tooShort = await failureFrom(short);
+    expect(tooShort.message).toContain("1000 of the promised 1001 bytes");
+    expect(errorClassOf(tooShort)).toBe("invalid-argument");
     const wrong = client.push(
       `${target.host}/a:v1`,
       { ...descriptorOf(bytes), digest: digestOf("other") },

@@ -59,7 +59,5 @@ export async function overHosts<T>(session: Session, operation: OverHosts<T>): P
 /** Whether another host may do better. Errors of the caller's input are not told of any host. */
 export function isHostsFault(error: unknown): boolean {
   if (error instanceof RegistryError) return error.failures.length > 0;
-  return (
-    error instanceof HostError || (error instanceof TransportError && !(error.step === "send" && error.code === ""))
-  );
+  return error instanceof HostError || error instanceof TransportError;
 }

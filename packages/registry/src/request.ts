@@ -1,4 +1,4 @@
-import { type ErrorClass, messageOf } from "@stevedore/base";
+import { classified, type ErrorClass, messageOf } from "@stevedore/base";
 import { parseJson } from "@stevedore/oci";
 import { conforms, isAnything, listOf, shape, withoutNulls } from "@stevedore/oci/json-check";
 import type { Authorization, AuthTarget } from "./auth/authorizer.ts";
@@ -204,7 +204,11 @@ async function hop(session: Session, request: HostRequest, step: Hop): Promise<H
     return response;
   } catch (error) {
     signal.throwIfAborted();
-    if (!(error instanceof TransportError) || (error.step === "send" && error.code === "")) throw error;
+    if (!(error instanceof TransportError)) throw error;
+    if (error.step === "send" && error.code === "") {
+      // What was to be sent is not as promised: the caller's matter, not the host's.
+      throw classified("invalid-argument", `${method} ${redactUrl(step.url)}: ${error.message}`, { cause: error });
+    }
     const made = transportFailure(host, { error, method, url: step.url, atHome });
     if (atHome) session.breakers.failed(endpoint, made, error.timedOut);
     else session.breakers.remember(endpoint, made);
