@@ -53,6 +53,7 @@ row("C17", "hosts of a hosts.toml are asked in the order and form of the peer", 
   const fetched = await t.ctr("content", "fetch", "--hosts-dir", folder, REF);
   expect(`${fetched.code} ${fetched.stderr}`).toStartWith("0 ");
   const peers = take();
+  expect(peers.every((lines) => lines.length > 0)).toBe(true);
 
   const client = createRegistryClient({ userAgent: "containerd/2.3.4+test", hosts: hostsDir({ roots: [folder] }) });
   const { descriptor } = await client.resolve(REF);

@@ -323,6 +323,18 @@ describe("a body", () => {
   });
 });
 
+describe("a list", () => {
+  test("of very many entries comes, within the limits", async () => {
+    await using registry = await TestRegistry.start();
+    const tags = Array.from({ length: 300_000 }, (_, i) => `t${i}`);
+    registry.faults.push((_, response) => {
+      answer(response, 200, JSON.stringify({ tags }));
+      return true;
+    });
+    expect(await quickClient().tags(`${registry.host}/a:v1`)).toHaveLength(300_000);
+  });
+});
+
 describe("an answer", () => {
   test("of 429 or 5xx is waited out, as long as it asks", async () => {
     let refused = 0;
@@ -447,6 +459,8 @@ describe("an answer", () => {
     expect((await failureFrom(list())).message).toContain("a list whose pages repeat");
     link = "/v2/a/tags/list?last=N";
     expect((await failureFrom(list())).message).toContain("a list of more than 20 pages");
+    const few = quickClient({ limits: { listEntries: 10 } });
+    expect((await failureFrom(few.tags(`${registry.host}/a:v1`))).message).toContain("a list of more than 10 entries");
     link = "https://elsewhere.example/v2/a/tags/list";
     expect(await list()).toEqual(["t"]);
   });

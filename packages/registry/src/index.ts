@@ -32,7 +32,7 @@ export { type HostEntry, type HostsFile, parseHostsToml } from "./hosts/hosts-to
 export { CAPABILITIES, type Capability, endpointOf, type HostsSource, type RegistryHost } from "./hosts/types.ts";
 export { formatHttpEvent, type HttpEvent, type HttpObserver } from "./http/observe.ts";
 export type { Environment } from "./http/proxy.ts";
-export type { ClientCertificate, TlsSettings } from "./http/tls.ts";
+export type { ClientCertificate, ShownCertificate, TlsSettings } from "./http/tls.ts";
 export { type ImageName, imageName } from "./image-name.ts";
 export { DEFAULT_LIMITS, type RegistryLimits } from "./limits.ts";
 export { mountCandidates, type OpenContent, type Pushed, type PushOptions } from "./push.ts";

@@ -225,6 +225,8 @@ function headersOf(session: Session, request: HostRequest, step: Hop): readonly 
   const all = [...headers, ...given, ...host.headers];
   const has = (wanted: string): boolean => all.some(([name]) => name.toLowerCase() === wanted);
   if (!has("user-agent")) all.unshift(["User-Agent", session.userAgent]);
+  // Digests and lengths are of bytes that are not packed for the way.
+  if (!has("accept-encoding")) all.push(["Accept-Encoding", "identity"]);
   if (step.authorization !== undefined && !has("authorization")) all.push(["Authorization", step.authorization.value]);
   return all;
 }

@@ -7,7 +7,7 @@ import { contentLength, type HttpHeaders, headerOf } from "./head.ts";
 import { type HttpObserver, shownAnswer, shownHeaders } from "./observe.ts";
 import { type Environment, proxyFor } from "./proxy.ts";
 import { reasonOf } from "./reader.ts";
-import { type TlsSettings, tlsIdentity } from "./tls.ts";
+import { type ShownCertificate, type TlsSettings, tlsIdentity } from "./tls.ts";
 import { proxyAuthorization } from "./tunnel.ts";
 
 /** A request as the carrier takes it: one hop, nothing followed, nothing added but what HTTP itself needs. */
@@ -44,6 +44,8 @@ export interface HttpResponse {
   readonly url: URL;
   /** What Content-Length said; absent without one. */
   readonly length?: number;
+  /** What the server showed of itself; undefined without TLS. To be asked for while the connection lives. */
+  certificate(): ShownCertificate | undefined;
   /** The body, once, with back-pressure. Chunks are the reader's. */
   readonly body: AsyncIterable<Uint8Array>;
   /** Gives the connection back; a long rest of the body closes it instead. */
@@ -85,7 +87,7 @@ export class HttpCarrier {
         const response = await connection.exchange(wire);
         const { status, reason, headers } = response;
         request.observe?.({ kind: "response", status, reason, headers: shownAnswer(headers) });
-        return asResponse(url, response);
+        return asResponse(url, response, connection);
       } catch (error) {
         // A kept connection may have been closed by the server just now; then the request was not looked at.
         if (fresh || !wasClosed(error) || request.signal.aborted) throw error;
@@ -163,7 +165,7 @@ function wireRequest(
   };
 }
 
-function asResponse(url: URL, wire: WireResponse): HttpResponse {
+function asResponse(url: URL, wire: WireResponse, connection: HttpConnection): HttpResponse {
   const length = contentLength(wire.headers);
   return {
     status: wire.status,
@@ -171,6 +173,7 @@ function asResponse(url: URL, wire: WireResponse): HttpResponse {
     headers: wire.headers,
     url,
     ...(length === undefined ? {} : { length }),
+    certificate: () => connection.certificate,
     body: wire.body,
     discard: async () => {
       try {

@@ -5,6 +5,7 @@ import { readFramed } from "./body.ts";
 import { TransportError } from "./failure.ts";
 import { type Framing, framingOf, parseHead, type ResponseHead } from "./head.ts";
 import { reasonOf, SocketReader, StallWatch } from "./reader.ts";
+import { certificateOf, type ShownCertificate } from "./tls.ts";
 
 /** Informational answers (1xx) that may come before the real one. */
 const MAX_INFORMATIONAL = 8;
@@ -64,6 +65,11 @@ export class HttpConnection {
   get remote(): string {
     const { remoteAddress, remotePort } = this.#socket;
     return remoteAddress === undefined ? "" : `${remoteAddress}:${remotePort ?? 0}`;
+  }
+
+  /** What the server showed of itself; undefined without TLS. */
+  get certificate(): ShownCertificate | undefined {
+    return certificateOf(this.#socket);
   }
 
   /** Whether it can take an exchange now. */

@@ -1,9 +1,10 @@
 import { connect, isIP, type Socket } from "node:net";
+import type { TLSSocket } from "node:tls";
 import type { RegistryLimits } from "../limits.ts";
 import { codeOf, TransportError } from "./failure.ts";
 import { unbracket } from "./proxy.ts";
 import { reasonOf } from "./reader.ts";
-import { secureContextOf, type TlsSettings } from "./tls.ts";
+import { rememberCertificate, secureContextOf, type TlsSettings } from "./tls.ts";
 import { connectTunnel, socksTunnel } from "./tunnel.ts";
 
 /** Where a connection goes, and how. */
@@ -82,11 +83,13 @@ async function dialTcp(url: URL, ms: number, signal: AbortSignal): Promise<Socke
 /** Speaks TLS over a socket, or over a connection that it opens within so many milliseconds. */
 async function startTls(via: Socket | number, url: URL, settings: TlsSettings, bounds: Bounds): Promise<Socket> {
   const { limits, signal } = bounds;
-  signal.throwIfAborted();
-  const tls = await import("node:tls");
+  // What the socket below TLS meets is told by TLS; here it only must not end the process.
+  if (typeof via !== "number") via.on("error", () => undefined);
   const hostname = unbracket(url.hostname);
-  let secured: Socket;
+  let secured: TLSSocket;
   try {
+    signal.throwIfAborted();
+    const tls = await import("node:tls");
     secured = tls.connect({
       ...(typeof via === "number" ? { port: portOf(url), noDelay: true } : { socket: via }),
       host: hostname,
@@ -104,6 +107,7 @@ async function startTls(via: Socket | number, url: URL, settings: TlsSettings, b
     secured.setKeepAlive(true, KEEP_ALIVE_MS);
   }
   await settled(secured, "secureConnect", { step: "tls", ms: limits.handshakeMs, signal, what: "no TLS handshake" });
+  rememberCertificate(secured);
   return secured;
 }
 
