@@ -30,8 +30,9 @@ export interface OverHosts<T> {
  */
 export async function overHosts<T>(session: Session, operation: OverHosts<T>): Promise<T> {
   const { hosts, signal } = operation;
-  const places = hosts.map((host, place) => ({ host: known(session, host), place }));
-  const isOpen = ({ host }: { readonly host: RegistryHost }): boolean => session.breakers.state(endpointOf(host)).open;
+  const places = hosts.map((host, place) => ({ host, place }));
+  const isOpen = ({ host }: { readonly host: RegistryHost }): boolean =>
+    session.breakers.state(endpointOf(known(session, host))).open;
   const ready = places.filter((one) => !isOpen(one));
   const later = places.filter(isOpen);
   const order = [...ready, ...later];

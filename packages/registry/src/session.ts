@@ -22,9 +22,16 @@ export interface Session {
   /** Told what happens on the wire. */
   readonly observe: HttpObserver | undefined;
   /** What hosts turned out to speak where both HTTPS and HTTP were allowed. */
-  readonly schemes: Map<string, "http" | "https">;
+  readonly schemes: Map<string, SpokenScheme>;
   /** Milliseconds of the clock. */
   readonly now: () => number;
   /** From 0 to below 1, for jitter. */
   readonly random: () => number;
+}
+
+/** What a host spoke when it was asked. */
+export interface SpokenScheme {
+  readonly scheme: "http" | "https";
+  /** Milliseconds of the clock until it is asked again: a registry may come back with TLS. */
+  readonly until: number;
 }
