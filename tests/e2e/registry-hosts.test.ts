@@ -1,9 +1,9 @@
-// The registry client beside Debian's ctr: the same hosts.toml makes both ask the same hosts the same things.
+// The registry client beside Debian's ctr: the same configuration makes both ask the same hosts the same things.
 import { expect } from "bun:test";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { MediaType, parseManifest } from "@stevedore/oci";
-import { createRegistryClient, hostsDir } from "@stevedore/registry";
+import { childrenOf, isManifestType, MediaType, parseManifest } from "@stevedore/oci";
+import { createRegistryClient, credentialFor, defaultHosts, hostsDir } from "@stevedore/registry";
 import { collect, putImage } from "@stevedore/registry/testing/fixture";
 import { refuse, type SeenRequest, TestRegistry } from "@stevedore/registry/testing/test-registry";
 import { row } from "../harness/row.ts";
@@ -69,3 +69,69 @@ row("C17", "hosts of a hosts.toml are asked in the order and form of the peer", 
   );
   expect(ours).toEqual(peers);
 });
+
+/** What counts of a request of a push. */
+function pushed({ method, path, headers }: SeenRequest): string {
+  const sent = ["content-type", "content-length", "transfer-encoding"].map(
+    (name) => `${name} ${String(headers[name] ?? "none")}`,
+  );
+  const accept = method === "HEAD" ? ` accept ${String(headers["accept"])}` : "";
+  // The number of an upload depends on which blob came first; Go sorts a query, ours leaves it as the registry spelled it.
+  const [place = "", query = ""] = path.replace(/uploads\/\d+/, "uploads/N").split("?");
+  const asked = query.split("&").toSorted().join("&");
+  return `${method} ${place}?${asked}${accept} ${method === "PUT" ? sent.join(" ") : ""}`;
+}
+
+row("C15", "a push asks and sends what the peer's does", { casts: ["peer"] }, async (t) => {
+  const auth = { kind: "basic", users: { admin: "Harbor12345" } } as const;
+  await using theirs = await TestRegistry.start({ auth });
+  await using own = await TestRegistry.start({ auth });
+  const image = await t.image();
+  await t.must("images", "tag", image, `${theirs.host}/library/app:v1`);
+  await t.must("images", "push", "--plain-http", "-u", "admin:Harbor12345", `${theirs.host}/library/app:v1`);
+  const repository = theirs.repository("library/app");
+  const tagged = repository.tags.get("v1") ?? "";
+  expect(repository.manifests.has(tagged)).toBe(true);
+
+  const credential = { kind: "basic", username: "admin", password: "Harbor12345", from: "a flag" } as const;
+  const client = createRegistryClient({
+    userAgent: "containerd/2.3.4+test",
+    hosts: defaultHosts({ scheme: "http" }),
+    credentials: credentialFor(own.host, credential),
+  });
+  const types = new Map(
+    [...repository.manifests.values()].flatMap(({ bytes, mediaType }) => typesIn(bytes, mediaType)),
+  );
+  const all = [
+    ...[...repository.blobs].map(([digest, bytes]) => ({ digest, bytes })),
+    ...manifestsOf(repository, tagged),
+  ];
+  for (const { digest, bytes } of all) {
+    const mediaType = repository.manifests.get(digest)?.mediaType ?? types.get(digest) ?? "";
+    const reference = `${own.host}/library/app:v1@${tagged}`;
+    await client.push(reference, { mediaType, digest, size: bytes.byteLength }, async function* () {
+      yield bytes;
+    });
+  }
+  client.close();
+  expect(own.repository("library/app").tags.get("v1")).toBe(tagged);
+  const shownOf = (registry: TestRegistry): string[] => [...new Set(registry.seen.map(pushed))].toSorted();
+  expect(shownOf(own)).toEqual(shownOf(theirs));
+});
+
+type Stored = { readonly bytes: Uint8Array; readonly mediaType: string };
+
+/** The media types a manifest gives its blobs. */
+function typesIn(bytes: Uint8Array, mediaType: string): (readonly [digest: string, mediaType: string])[] {
+  if (!isManifestType(mediaType)) return [];
+  return childrenOf(parseManifest(bytes, mediaType)).map((child) => [child.digest, child.mediaType]);
+}
+
+/** Manifests before the one the tag names. */
+function manifestsOf(
+  repository: { readonly manifests: ReadonlyMap<string, Stored> },
+  tagged: string,
+): { readonly digest: string; readonly bytes: Uint8Array }[] {
+  const all = [...repository.manifests].map(([digest, { bytes }]) => ({ digest, bytes }));
+  return [...all.filter(({ digest }) => digest !== tagged), ...all.filter(({ digest }) => digest === tagged)];
+}
