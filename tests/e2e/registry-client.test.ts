@@ -145,6 +145,12 @@ for (const kind of KINDS) {
         expect(errorClassOf(await failureFrom(client.resolve(ref)))).toBe("not-found");
         const explained = await client.explain(ref, { live: true });
         expect(explained.hosts).toMatchObject([{ endpoint: registry.url, live: { ok: true, status: 200 } }]);
+        const certificate = explained.hosts[0]?.live?.certificate;
+        if (!kind.tls) expect(certificate).toBeUndefined();
+        else {
+          expect(certificate).toMatchObject({ subject: "test server", issuer: "test authority" });
+          expect(certificate?.validUntil).toBeGreaterThan(Date.now());
+        }
         client.close();
       });
     },

@@ -67,7 +67,7 @@ export class BlobSource {
 
   /** A body of this host ended too early, or was wrong. */
   brokeAt(host: RegistryHost): void {
-    const key = endpointOf(host);
+    const key = placeOf(host);
     this.#broken.set(key, (this.#broken.get(key) ?? 0) + 1);
   }
 
@@ -78,7 +78,7 @@ export class BlobSource {
    */
   async open(offset: number, end: number | undefined, signal: AbortSignal): Promise<Opened> {
     const { session, hosts } = this.#options;
-    const breaks = (host: RegistryHost): number => this.#broken.get(endpointOf(host)) ?? 0;
+    const breaks = (host: RegistryHost): number => this.#broken.get(placeOf(host)) ?? 0;
     const order = [...hosts, ...this.#foreign].toSorted((a, b) => breaks(a) - breaks(b));
     return overHosts(session, {
       doing: this.doing,
@@ -90,7 +90,7 @@ export class BlobSource {
 
   async #openAt(host: RegistryHost, want: Want): Promise<Opened> {
     const { session, name, descriptor, kind } = this.#options;
-    const foreign = this.#foreign.includes(host);
+    const foreign = this.#foreign.some((one) => placeOf(one) === placeOf(host));
     const { offset, end, signal, attempts } = want;
     const headers: (readonly [string, string])[] = [
       // With its type named, a manifest is given as it is; others in the list would let a registry convert it.
@@ -149,6 +149,11 @@ export class BlobSource {
     this.#options.session.breakers.remember(endpointOf(host), failure);
     return new HostError(failure);
   }
+}
+
+/** A host by what stays the same whichever scheme it turns out to speak. */
+function placeOf(host: RegistryHost): string {
+  return `${host.host}${host.path}`;
 }
 
 interface Want {

@@ -4,6 +4,7 @@ import { digestOf, MediaType } from "@stevedore/oci";
 import { RegistryError } from "./failure.ts";
 import { defaultHost } from "./hosts/defaults.ts";
 import type { HostsSource, RegistryHost } from "./hosts/types.ts";
+import { makeCertificates } from "./testing/certificates.ts";
 import { collect, descriptorOf, failureFrom, putImage, quickClient, someBytes } from "./testing/fixture.ts";
 import { answer, refuse, TestRegistry } from "./testing/test-registry.ts";
 
@@ -247,7 +248,9 @@ describe("push", () => {
     await using target = await TestRegistry.start();
     const bytes = someBytes(1000, 10);
     const short = client.push(`${target.host}/a:v1`, { ...descriptorOf(bytes), size: 1001 }, open(bytes));
-    expect((await failureFrom(short)).message).toContain("1000 of the promised 1001 bytes");
+    const tooShort = await failureFrom(short);
+    expect(tooShort.message).toContain("1000 of the promised 1001 bytes");
+    expect(errorClassOf(tooShort)).toBe("invalid-argument");
     const wrong = client.push(
       `${target.host}/a:v1`,
       { ...descriptorOf(bytes), digest: digestOf("other") },
@@ -372,6 +375,21 @@ describe("hosts", () => {
     const error = await failureFrom(none.resolve("docker.io/library/app:v1"));
     expect(error.message).toBe("docker.io/library/app:v1: no host is configured for it: not found");
   });
+});
+
+test("a local registry that comes back with TLS is found again", async () => {
+  let now = 1_000_000;
+  const plain = await TestRegistry.start();
+  const port = Number(plain.host.split(":")[1]);
+  putImage(plain, "a", "v1");
+  const own = quickClient({ now: () => now });
+  expect((await own.resolve(`${plain.host}/a:v1`)).endpoint).toBe(`http://${plain.host}`);
+  await plain.stop();
+  const certificates = await makeCertificates();
+  await using secure = await TestRegistry.start({ tls: certificates.server, port });
+  putImage(secure, "a", "v1");
+  now += 31_000;
+  expect((await own.resolve(`${secure.host}/a:v1`)).endpoint).toBe(`https://${secure.host}`);
 });
 
 test("an aborted signal ends what is under way, with its reason", async () => {

@@ -15,6 +15,7 @@ import {
 import { defaultHosts } from "./hosts/defaults.ts";
 import type { HostsSource } from "./hosts/types.ts";
 import { HttpCarrier } from "./http/carrier.ts";
+import type { HttpObserver } from "./http/observe.ts";
 import type { Environment } from "./http/proxy.ts";
 import { imageName } from "./image-name.ts";
 import { DEFAULT_LIMITS, type RegistryLimits } from "./limits.ts";
@@ -40,6 +41,8 @@ export interface RegistryClientOptions {
   /** Where HTTP_PROXY, HTTPS_PROXY and NO_PROXY are looked for. Default: nowhere, so no proxy. */
   readonly environment?: Environment;
   readonly log?: Logger;
+  /** Told what happens on the wire; see `formatHttpEvent`. */
+  readonly observe?: HttpObserver;
   /** Milliseconds since 1970. */
   readonly now?: () => number;
   /** From 0 to below 1. */
@@ -47,7 +50,10 @@ export interface RegistryClientOptions {
 }
 
 /** What may differ between clients that share connections and breakers. */
-export type RegistryClientVariant = Pick<RegistryClientOptions, "hosts" | "credentials" | "headers" | "log">;
+export type RegistryClientVariant = Pick<
+  RegistryClientOptions,
+  "hosts" | "credentials" | "headers" | "log" | "observe"
+>;
 
 /** One operation's bounds. */
 export interface CallOptions {
@@ -88,6 +94,8 @@ export interface RegistryClient {
   explain(reference: string, options?: CallOptions & { readonly live?: boolean }): Promise<Explanation>;
   /** A client with other hosts or credentials that shares connections, limits and what is known of hosts' health. */
   variant(options: RegistryClientVariant): RegistryClient;
+  /** Connections in use and kept, of all variants together. */
+  readonly connections: { readonly busy: number; readonly idle: number };
   /** Closes idle connections. What is under way goes on. */
   close(): void;
 }
@@ -111,7 +119,7 @@ export function createRegistryClient(options: RegistryClientOptions): RegistryCl
   });
 }
 
-type Shared = Omit<Session, "authorizer" | "hosts" | "headers" | "log">;
+type Shared = Omit<Session, "authorizer" | "hosts" | "headers" | "log" | "observe">;
 
 function clientOf(options: RegistryClientVariant, shared: Shared): RegistryClient {
   const log = options.log ?? createLogger();
@@ -119,11 +127,19 @@ function clientOf(options: RegistryClientVariant, shared: Shared): RegistryClien
   const session: Session = {
     ...shared,
     log,
+    observe: options.observe,
     hosts: options.hosts ?? defaultHosts(),
     headers: Object.entries(options.headers ?? {}).flatMap(([name, values]) =>
       (typeof values === "string" ? [values] : values).map((value): [string, string] => [name, value]),
     ),
-    authorizer: new Authorizer({ carrier, limits, userAgent, now, log, credentials: options.credentials }),
+    authorizer: new Authorizer({
+      carrier,
+      limits,
+      userAgent,
+      now,
+      credentials: options.credentials,
+      observe: options.observe,
+    }),
   };
   const at = imageName;
   return {
@@ -151,6 +167,9 @@ function clientOf(options: RegistryClientVariant, shared: Shared): RegistryClien
     explain: async (reference, { signal = NEVER, live = false } = {}) =>
       explain(session, at(reference), { signal, live }),
     variant: (other) => clientOf({ ...options, ...other }, shared),
+    get connections() {
+      return carrier.connections;
+    },
     close: () => carrier.close(),
   };
 }

@@ -4,6 +4,7 @@ import type { Credential } from "./auth/credentials.ts";
 import { failureOf, type HostFailure } from "./failure.ts";
 import { type Capability, endpointOf, type RegistryHost } from "./hosts/types.ts";
 import { proxyFor } from "./http/proxy.ts";
+import type { ShownCertificate } from "./http/tls.ts";
 import type { ImageName } from "./image-name.ts";
 import { redactUrl } from "./redact.ts";
 import { send, urlOf } from "./request.ts";
@@ -35,6 +36,8 @@ export interface LiveCheck {
   readonly status?: number;
   /** Ways to authenticate the host offers: `bearer https://auth.example/token`, `basic`. */
   readonly challenges: readonly string[];
+  /** What the host showed of itself, over TLS. */
+  readonly certificate?: ShownCertificate;
   /** Why it is not ok, and what helps. */
   readonly failure?: HostFailure;
 }
@@ -101,7 +104,7 @@ async function explainHost(
   const host = request.live ? await settled(session, configured, request.signal) : known(session, configured);
   const endpoint = endpointOf(host);
   const state = session.breakers.state(endpoint);
-  const proxy = proxyFor(urlOf({ host, path: "/" }), session.environment);
+  const proxy = host.proxy ?? proxyFor(urlOf({ host, path: "/" }), session.environment);
   const live = request.live ? await check(session, host, request) : undefined;
   return {
     endpoint,
@@ -130,6 +133,7 @@ function settingsOf(host: RegistryHost): readonly ExplainedSetting[] {
     skip_verify: tls.skipVerify === undefined ? undefined : String(tls.skipVerify),
     header: headers.length === 0 ? undefined : headers.map(([name]) => name).join(", "),
     dial_timeout: dialMs === undefined ? undefined : `${dialMs} ms`,
+    proxy: host.proxy === undefined ? undefined : redactUrl(host.proxy),
     override_path: host.origins["override_path"] === undefined ? undefined : `path ${JSON.stringify(host.path)}`,
   };
   return Object.entries(values).flatMap(([name, value]) => {
@@ -179,8 +183,11 @@ async function check(
     attempts: 1,
   };
   const challenges: string[] = [];
+  let certificate: ShownCertificate | undefined;
+  const told = (): { readonly certificate?: ShownCertificate } => (certificate === undefined ? {} : { certificate });
   try {
     const first = await send(session, { ...common, anonymous: true, accept: [401] });
+    certificate = first.certificate();
     await first.discard();
     let { status } = first;
     for (const { scheme, parameters } of parseChallenges(first.headers)) {
@@ -192,11 +199,18 @@ async function check(
       await second.discard();
       status = second.status;
     }
-    return { ok: true, ms: session.now() - began, status, challenges };
+    return { ok: true, ms: session.now() - began, status, challenges, ...told() };
   } catch (error) {
     request.signal.throwIfAborted();
     const failure = failureOf(error, endpointOf(host));
     const { status } = failure;
-    return { ok: false, ms: session.now() - began, ...(status === undefined ? {} : { status }), challenges, failure };
+    return {
+      ok: false,
+      ms: session.now() - began,
+      ...(status === undefined ? {} : { status }),
+      challenges,
+      ...told(),
+      failure,
+    };
   }
 }

@@ -10,6 +10,7 @@ import { overHosts, withCapabilities } from "./over-hosts.ts";
 import { collectFailure, plainFailure, send } from "./request.ts";
 import { mediaTypeOf } from "./resolve.ts";
 import { pause, pauseMs } from "./retry.ts";
+import { known } from "./schemes.ts";
 import type { Session } from "./session.ts";
 
 /** How something is fetched. */
@@ -43,7 +44,7 @@ export async function pullHosts(
   exclude: ReadonlySet<string> = new Set(),
 ): Promise<readonly RegistryHost[]> {
   const hosts = withCapabilities(await session.hosts.hosts(name.namespace), ["pull"]);
-  return hosts.filter((host) => !exclude.has(endpointOf(host)));
+  return hosts.filter((host) => !exclude.has(endpointOf(known(session, host))));
 }
 
 const NEVER = new AbortController().signal;

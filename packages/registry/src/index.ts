@@ -27,11 +27,12 @@ export { describeFailure, type HostFailure, RegistryError, type RegistryErrorCod
 export type { Fetched, FetchedByDigest, FetchOptions } from "./fetch.ts";
 export { type CriRegistry, type CriRegistryConfig, criRegistry } from "./hosts/cri-config.ts";
 export { type DefaultHostOptions, defaultHost, defaultHosts } from "./hosts/defaults.ts";
-export { type HostsDirOptions, hostsDir } from "./hosts/hosts-dir.ts";
+export { checkHostsDir, type HostsDirOptions, hostsDir } from "./hosts/hosts-dir.ts";
 export { type HostEntry, type HostsFile, parseHostsToml } from "./hosts/hosts-toml.ts";
 export { CAPABILITIES, type Capability, endpointOf, type HostsSource, type RegistryHost } from "./hosts/types.ts";
+export { formatHttpEvent, type HttpEvent, type HttpObserver } from "./http/observe.ts";
 export type { Environment } from "./http/proxy.ts";
-export type { ClientCertificate, TlsSettings } from "./http/tls.ts";
+export type { ClientCertificate, ShownCertificate, TlsSettings } from "./http/tls.ts";
 export { type ImageName, imageName } from "./image-name.ts";
 export { DEFAULT_LIMITS, type RegistryLimits } from "./limits.ts";
 export { mountCandidates, type OpenContent, type Pushed, type PushOptions } from "./push.ts";

@@ -6,6 +6,8 @@ export interface RegistryLimits {
   readonly listBytes: number;
   /** Pages of one list that are followed. */
   readonly listPages: number;
+  /** Entries of one list in all. */
+  readonly listEntries: number;
   /** Bytes of an error's body that are read. */
   readonly errorBytes: number;
   /** Bytes of a response's head. */
@@ -52,6 +54,8 @@ export const DEFAULT_LIMITS: RegistryLimits = {
   // 1,000 tags of 128 bytes are far below this.
   listBytes: 4 << 20,
   listPages: 1000,
+  // The largest public repositories have some 100,000 tags.
+  listEntries: 1_000_000,
   errorBytes: 64 << 10,
   // Real heads stay below 8 KiB, signed redirects included.
   headBytes: 64 << 10,

@@ -66,6 +66,19 @@ export async function* pagesOf(
   }
 }
 
+/** Adds a page's entries to those there are. @throws HostError when there are too many */
+export function addEntries<T>(
+  session: Session,
+  host: RegistryHost,
+  lists: { readonly to: T[]; readonly from: readonly T[] },
+): void {
+  const most = session.limits.listEntries;
+  if (lists.to.length + lists.from.length > most) {
+    throw new HostError(plainFailure(host, `a list of more than ${most} entries`));
+  }
+  for (const entry of lists.from) lists.to.push(entry);
+}
+
 interface TagsPage {
   readonly tags?: readonly string[];
 }
@@ -98,7 +111,7 @@ export async function tags(session: Session, name: ImageName, signal: AbortSigna
       for await (const { document } of pagesOf(session, list)) {
         if (!conforms<TagsPage>(document, TAGS))
           throw new HostError(plainFailure(host, "answers with no list of tags"));
-        found.push(...(document.tags ?? []));
+        addEntries(session, host, { to: found, from: document.tags ?? [] });
       }
       return found;
     },
@@ -125,7 +138,7 @@ export async function catalog(session: Session, namespace: string, signal: Abort
       for await (const { document } of pagesOf(session, list)) {
         if (!conforms<CatalogPage>(document, CATALOG))
           throw new HostError(plainFailure(host, "answers with no catalog"));
-        found.push(...(document.repositories ?? []));
+        addEntries(session, host, { to: found, from: document.repositories ?? [] });
       }
       return found;
     },

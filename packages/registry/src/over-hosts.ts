@@ -30,8 +30,9 @@ export interface OverHosts<T> {
  */
 export async function overHosts<T>(session: Session, operation: OverHosts<T>): Promise<T> {
   const { hosts, signal } = operation;
-  const places = hosts.map((host, place) => ({ host: known(session, host), place }));
-  const isOpen = ({ host }: { readonly host: RegistryHost }): boolean => session.breakers.state(endpointOf(host)).open;
+  const places = hosts.map((host, place) => ({ host, place }));
+  const isOpen = ({ host }: { readonly host: RegistryHost }): boolean =>
+    session.breakers.state(endpointOf(known(session, host))).open;
   const ready = places.filter((one) => !isOpen(one));
   const later = places.filter(isOpen);
   const order = [...ready, ...later];
@@ -59,7 +60,5 @@ export async function overHosts<T>(session: Session, operation: OverHosts<T>): P
 /** Whether another host may do better. Errors of the caller's input are not told of any host. */
 export function isHostsFault(error: unknown): boolean {
   if (error instanceof RegistryError) return error.failures.length > 0;
-  return (
-    error instanceof HostError || (error instanceof TransportError && !(error.step === "send" && error.code === ""))
-  );
+  return error instanceof HostError || error instanceof TransportError;
 }

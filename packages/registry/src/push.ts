@@ -248,8 +248,7 @@ function locationOf(pushing: Pushing, response: HttpResponse): URL {
 }
 
 async function uploadWhole(pushing: Pushing, location: URL): Promise<void> {
-  const url = new URL(location);
-  url.searchParams.append("digest", pushing.descriptor.digest);
+  const url = withDigest(location, pushing.descriptor.digest);
   const stored = await ask(pushing, {
     method: "PUT",
     path: url,
@@ -279,8 +278,7 @@ async function uploadChunked(pushing: Pushing, location: URL): Promise<void> {
     await patched.discard();
     at = locationOf(pushing, patched);
   }
-  const url = new URL(at);
-  url.searchParams.append("digest", descriptor.digest);
+  const url = withDigest(at, descriptor.digest);
   const stored = await ask(pushing, {
     method: "PUT",
     path: url,
@@ -290,6 +288,13 @@ async function uploadChunked(pushing: Pushing, location: URL): Promise<void> {
   });
   await stored.discard();
   checkStored(pushing, stored);
+}
+
+/** An upload's URL with the digest that ends it. The query that is there stays as it is spelled: it may be signed. */
+function withDigest(location: URL, digest: string): URL {
+  const url = new URL(location);
+  url.search = `${url.search === "" ? "?" : `${url.search}&`}digest=${encodeURIComponent(digest)}`;
+  return url;
 }
 
 function contentBody(pushing: Pushing): RequestBody {

@@ -3,7 +3,7 @@ import { type Descriptor, parseDigest } from "@stevedore/oci";
 import { BlobSource, kindOf, type Opened } from "./blob-source.ts";
 import { type FetchOptions, pullHosts, resumed } from "./fetch.ts";
 import { endpointOf } from "./hosts/types.ts";
-import { reasonOf } from "./http/connection.ts";
+import { reasonOf } from "./http/reader.ts";
 import type { ImageName } from "./image-name.ts";
 import type { Session } from "./session.ts";
 
@@ -167,10 +167,6 @@ async function* positioned(work: Work): AsyncGenerator<PositionedChunk, void, un
       offset += bytes.byteLength;
     }
   });
-  workers.then(
-    () => queue.end(),
-    (error: unknown) => queue.fail(error),
-  );
   yield* drained(work, queue, workers);
 }
 
@@ -179,6 +175,7 @@ async function* inOrder(work: Work): AsyncGenerator<Uint8Array, void, undefined>
   const line = new ByteQueue<ByteQueue<Uint8Array>>(Number.POSITIVE_INFINITY);
   const workers = start(work, async (segment, first) => {
     const queue = new ByteQueue<Uint8Array>(segment.end - segment.from);
+    const forget = failOnAbort(queue, work.signal);
     await line.put(queue, 0);
     try {
       for await (const bytes of readSegment(work, segment, first)) await queue.put(bytes, bytes.byteLength);
@@ -188,31 +185,43 @@ async function* inOrder(work: Work): AsyncGenerator<Uint8Array, void, undefined>
     } catch (error) {
       queue.fail(error);
       throw error;
+    } finally {
+      forget();
     }
   });
-  workers.then(
-    () => line.end(),
-    (error: unknown) => line.fail(error),
-  );
-  try {
-    for await (const queue of line.all()) yield* queue.all();
-  } finally {
-    work.stop.abort(ENDED);
-    await workers.catch(() => undefined);
-  }
+  for await (const queue of drained(work, line, workers)) yield* queue.all();
 }
 
+/** Makes a queue fail when all ends, so that nobody waits for a reader who is gone. @returns how to stop that */
+function failOnAbort<T>(queue: ByteQueue<T>, signal: AbortSignal): () => void {
+  const onAbort = (): void => queue.fail(reasonOf(signal));
+  if (signal.aborted) onAbort();
+  signal.addEventListener("abort", onAbort, { once: true });
+  return () => signal.removeEventListener("abort", onAbort);
+}
+
+/** What workers put into a queue, until they end. Leaving it ends them. */
 async function* drained<T>(
   work: Work,
   queue: ByteQueue<T>,
   workers: Promise<void>,
 ): AsyncGenerator<T, void, undefined> {
+  const forget = failOnAbort(queue, work.signal);
+  const watch = async (): Promise<void> => {
+    try {
+      await workers;
+      queue.end();
+    } catch (error) {
+      queue.fail(error);
+    }
+  };
+  const watching = watch();
   try {
     yield* queue.all();
   } finally {
     work.stop.abort(ENDED);
-    queue.fail(ENDED);
-    await workers.catch(() => undefined);
+    await watching;
+    forget();
   }
 }
 

@@ -4,7 +4,7 @@ import type { RegistryHost } from "./hosts/types.ts";
 import { readAll } from "./http/carrier.ts";
 import { joinedHeader } from "./http/head.ts";
 import { apiPath, type ImageName, namespaceQuery, scopeOf } from "./image-name.ts";
-import { nextPage } from "./lists.ts";
+import { addEntries, nextPage } from "./lists.ts";
 import { overHosts, withCapabilities } from "./over-hosts.ts";
 import { plainFailure, send } from "./request.ts";
 import type { Session } from "./session.ts";
@@ -79,7 +79,7 @@ async function fromApi(asking: Asking): Promise<readonly Descriptor[] | undefine
       await response.discard();
       return undefined;
     }
-    found.push(...readIndex(host, await readAll(response, limits.listBytes)));
+    addEntries(session, host, { to: found, from: readIndex(host, await readAll(response, limits.listBytes)) });
     next = nextPage(response.headers, response.url);
     if (next === undefined) return found;
     if (seen.has(next.href)) throw new HostError(plainFailure(host, "a list whose pages repeat"));

@@ -1,4 +1,4 @@
-import { type ErrorClass, messageOf } from "@stevedore/base";
+import { classified, type ErrorClass, messageOf } from "@stevedore/base";
 import { parseJson } from "@stevedore/oci";
 import { conforms, isAnything, listOf, shape, withoutNulls } from "@stevedore/oci/json-check";
 import type { Authorization, AuthTarget } from "./auth/authorizer.ts";
@@ -101,6 +101,7 @@ function authTarget({ host, namespace }: HostRequest): AuthTarget {
     namespace,
     own: host.own,
     tls: host.tls,
+    proxy: host.proxy,
     configured: host.credential,
     headers: host.headers,
   };
@@ -182,11 +183,9 @@ interface Hop {
 
 async function hop(session: Session, request: HostRequest, step: Hop): Promise<HttpResponse> {
   const { host, method, body, signal } = request;
-  const { atHome, authorization } = step;
+  const { atHome } = step;
   const endpoint = endpointOf(host);
-  const headers: (readonly [string, string])[] = [["User-Agent", session.userAgent], ...(request.headers ?? [])];
-  if (atHome && request.anonymous !== true) headers.push(...session.headers, ...host.headers);
-  if (atHome && authorization !== undefined) headers.push(["Authorization", authorization.value]);
+  const headers = headersOf(session, request, step);
   const sameName = step.url.hostname === new URL(endpoint).hostname;
   const carried = {
     method,
@@ -194,8 +193,10 @@ async function hop(session: Session, request: HostRequest, step: Hop): Promise<H
     ...(body === undefined ? {} : { body }),
     tls: sameName ? host.tls : withoutIdentity(host.tls),
     ...(host.dialMs === undefined ? {} : { dialMs: host.dialMs }),
+    ...(atHome ? { proxy: host.proxy } : {}),
     ...(request.answerMs === undefined ? {} : { answerMs: request.answerMs }),
     signal,
+    observe: session.observe,
   };
   try {
     const response = await session.carrier.send({ ...carried, url: step.url });
@@ -203,12 +204,31 @@ async function hop(session: Session, request: HostRequest, step: Hop): Promise<H
     return response;
   } catch (error) {
     signal.throwIfAborted();
-    if (!(error instanceof TransportError) || (error.step === "send" && error.code === "")) throw error;
+    if (!(error instanceof TransportError)) throw error;
+    if (error.step === "send" && error.code === "") {
+      // What was to be sent is not as promised: the caller's matter, not the host's.
+      throw classified("invalid-argument", `${method} ${redactUrl(step.url)}: ${error.message}`, { cause: error });
+    }
     const made = transportFailure(host, { error, method, url: step.url, atHome });
     if (atHome) session.breakers.failed(endpoint, made, error.timedOut);
     else session.breakers.remember(endpoint, made);
     throw new HostError(made, error);
   }
+}
+
+/** What is given by the caller wins over what this client would say itself. */
+function headersOf(session: Session, request: HostRequest, step: Hop): readonly (readonly [string, string])[] {
+  const { host, headers = [], anonymous } = request;
+  if (!step.atHome || anonymous === true) return [["User-Agent", session.userAgent], ...headers];
+  // An Authorization among the caller's headers is a credential like any other: not for mirrors.
+  const given = session.headers.filter(([name]) => host.own || name.toLowerCase() !== "authorization");
+  const all = [...headers, ...given, ...host.headers];
+  const has = (wanted: string): boolean => all.some(([name]) => name.toLowerCase() === wanted);
+  if (!has("user-agent")) all.unshift(["User-Agent", session.userAgent]);
+  // Digests and lengths are of bytes that are not packed for the way.
+  if (!has("accept-encoding")) all.push(["Accept-Encoding", "identity"]);
+  if (step.authorization !== undefined && !has("authorization")) all.push(["Authorization", step.authorization.value]);
+  return all;
 }
 
 function withoutIdentity(tls: TlsSettings): TlsSettings {

@@ -1,4 +1,4 @@
-import { reasonOf } from "./http/connection.ts";
+import { reasonOf } from "./http/reader.ts";
 import type { RegistryLimits } from "./limits.ts";
 
 /**

@@ -1,5 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { errorClassOf } from "@stevedore/base";
+import { defaultHost } from "../hosts/defaults.ts";
+import { formatHttpEvent } from "../http/observe.ts";
 import { collect, descriptorOf, failureFrom, putImage, quickClient, someBytes } from "../testing/fixture.ts";
 import { answer, TestRegistry } from "../testing/test-registry.ts";
 import { parseChallenges } from "./challenge.ts";
@@ -252,7 +254,46 @@ async function* someChunks(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
   yield bytes;
 }
 
+describe("what happens on the wire", () => {
+  test("is told without secrets", async () => {
+    await using registry = await TestRegistry.start({ auth: { kind: "token", users: USERS } });
+    const { layer } = putImage(registry, "a", "v1");
+    const text: string[] = [];
+    const client = quickClient({ credentials: always(ALICE), observe: (event) => text.push(formatHttpEvent(event)) });
+    await collect((await client.fetch(`${registry.host}/a:v1`, descriptorOf(layer))).body);
+    const all = text.join("");
+    expect(all).toContain(`GET /v2/a/blobs/${descriptorOf(layer).digest} HTTP/1.1\nHost: ${registry.host}\n`);
+    expect(all).toContain("HTTP/1.1 401 Unauthorized\n");
+    expect(all).toContain("POST /token HTTP/1.1\n");
+    expect(all).toContain("Authorization: xxxxx\n");
+    expect(all).toMatch(/connection to http:\/\/127\.0\.0\.1:\d+: 127\.0\.0\.1:\d+, reused\n/);
+    expect(all).not.toContain("correct-horse");
+    for (const { headers } of registry.seen) {
+      const sent = String(headers["authorization"] ?? "none");
+      if (sent !== "none") expect(all).not.toContain(sent.split(" ")[1] ?? "");
+    }
+  });
+});
+
 describe("credentials", () => {
+  test("may be the whole header, and are asked for with the challenge", async () => {
+    await using registry = await TestRegistry.start({ auth: { kind: "basic", users: USERS } });
+    putImage(registry, "a", "v1");
+    const asked: unknown[] = [];
+    const value = `Basic ${Buffer.from("alice:correct-horse").toString("base64")}`;
+    const client = quickClient({
+      credentials: {
+        name: "a stream",
+        find: async ({ host, own, challenges }) => {
+          asked.push({ host, own, challenges });
+          return { kind: "header", value, from: "a stream" };
+        },
+      },
+    });
+    await client.resolve(`${registry.host}/a:v1`);
+    expect(asked).toEqual([{ host: registry.host, own: true, challenges: ['Basic realm="test registry"'] }]);
+  });
+
   test("do not follow a redirect to another host, nor to another port", async () => {
     await using store = await TestRegistry.start();
     await using registry = await TestRegistry.start({ auth: { kind: "basic", users: USERS } });
@@ -317,6 +358,24 @@ describe("credentials", () => {
     });
     expect((await client.resolve("example.org/a:v1")).endpoint).toBe(registry.url);
     expect(mirror.seen.map(({ headers }) => headers["authorization"])).toEqual([undefined]);
+  });
+
+  test("among a caller's headers are for the registry itself, not for its mirror", async () => {
+    await using mirror = await TestRegistry.start();
+    await using registry = await TestRegistry.start();
+    putImage(registry, "a", "v1");
+    const hosts = [mirror, registry].map((one, i) => {
+      return { ...defaultHost(one.host), scheme: "http" as const, plainFallback: false, own: i === 1, tls: {} };
+    });
+    const headers = { authorization: "Bearer mine", "User-Agent": "theirs", "X-Key": ["1", "2"] };
+    await quickClient({ hosts: { hosts: async () => hosts }, headers }).resolve("example.org/a:v1");
+    const sent = (one: TestRegistry): unknown[] => {
+      return one.seen
+        .slice(0, 1)
+        .map((request) => ["authorization", "user-agent", "x-key"].map((name) => request.headers[name]));
+    };
+    expect(sent(mirror)).toEqual([[undefined, "theirs", "1, 2"]]);
+    expect(sent(registry)).toEqual([["Bearer mine", "theirs", "1, 2"]]);
   });
 
   test("come from the first source that knows", async () => {

@@ -1,8 +1,9 @@
-import { errorClassOf, isErrorClass, type Logger, messageOf } from "@stevedore/base";
+import { errorClassOf, isErrorClass, messageOf } from "@stevedore/base";
 import { HostError } from "../failure.ts";
 import type { HttpCarrier } from "../http/carrier.ts";
-import { reasonOf } from "../http/connection.ts";
 import type { HttpHeaders } from "../http/head.ts";
+import type { HttpObserver } from "../http/observe.ts";
+import { reasonOf } from "../http/reader.ts";
 import type { TlsSettings } from "../http/tls.ts";
 import type { RegistryLimits } from "../limits.ts";
 import { redactText, redactUrl } from "../redact.ts";
@@ -19,6 +20,7 @@ export interface AuthTarget {
   readonly namespace: string;
   readonly own: boolean;
   readonly tls: TlsSettings;
+  readonly proxy?: URL | undefined;
   /** What the endpoint's own configuration holds, asked after the caller's sources. */
   readonly configured?: Credential | undefined;
   /** Extra headers of its configuration, which token requests on its own host carry too. */
@@ -37,7 +39,7 @@ export interface Authorization {
 /** What is known of an endpoint after its first 401. */
 type Known =
   | { readonly kind: "basic"; readonly value: string; readonly secrets: readonly string[] }
-  | { readonly kind: "registry-token"; readonly value: string; readonly secrets: readonly string[] }
+  | { readonly kind: "given"; readonly value: string; readonly secrets: readonly string[] }
   | {
       readonly kind: "bearer";
       readonly realm: URL;
@@ -61,7 +63,7 @@ export interface AuthorizerOptions {
   readonly limits: RegistryLimits;
   readonly credentials: CredentialSource | undefined;
   readonly userAgent: string;
-  readonly log: Logger;
+  readonly observe: HttpObserver | undefined;
   readonly now: () => number;
 }
 
@@ -118,8 +120,8 @@ export class Authorizer {
     const before = this.#known.get(key);
     if (challenges.length === 0)
       throw refused(target, "authentication is required, and no way that is known is offered");
-    if (sent?.fresh === true) throw refused(target, this.#refusal(before, challenges));
-    const credential = await this.#credential(target, call.signal);
+    if (sent?.fresh === true) throw refused(target, this.#refusal(before, challenges, call.scopes));
+    const credential = await this.#credential(target, answer.headers.get("www-authenticate") ?? [], call.signal);
     let lacking: HostError | undefined;
     for (const challenge of challenges) {
       try {
@@ -128,7 +130,7 @@ export class Authorizer {
         this.#remember(key, again);
         if (again.kind !== "bearer") {
           // The same value was refused already, unless the file it came from has changed.
-          if (again.value === sent?.value) throw refused(target, this.#refusal(again, challenges));
+          if (again.value === sent?.value) throw refused(target, this.#refusal(again, challenges, call.scopes));
           return { value: again.value, secrets: again.secrets, fresh: true };
         }
         this.#widen(again, call.scopes, challenge, sent !== undefined);
@@ -144,21 +146,25 @@ export class Authorizer {
 
   /** Where the credential for an endpoint would come from. Asks sources, so helpers may run. */
   async describe(target: AuthTarget, signal: AbortSignal): Promise<Credential | undefined> {
-    return this.#credential(target, signal);
+    return this.#credential(target, [], signal);
   }
 
-  #refusal(known: Known | undefined, challenges: readonly Challenge[]): string {
+  #refusal(known: Known | undefined, challenges: readonly Challenge[], scopes: readonly string[]): string {
     const said = challenges.map(({ parameters }) => parameters.get("error") ?? "").find((text) => text !== "");
     const message = said === undefined ? "" : `: server message: ${redactText(said, [], 64)}`;
     const credential = known?.kind === "bearer" ? known.credential : undefined;
     const anonymous = known?.kind === "bearer" && credential === undefined;
     const tail = anonymous ? ", no credentials are known for this host" : "";
-    return `pull access denied, repository does not exist or may require authorization${message}: authorization failed${tail}`;
+    const action = scopes.some((scope) => /:[^:]*push/.test(scope)) ? "push" : "pull";
+    return `401 Unauthorized: ${action} access denied, repository does not exist or may require authorization${message}: authorization failed${tail}`;
   }
 
   #learn(target: AuthTarget, challenge: Challenge, credential: Credential | undefined): Known {
     if (credential?.kind === "registry-token") {
-      return { kind: "registry-token", value: `Bearer ${credential.token}`, secrets: secretsOf(credential) };
+      return { kind: "given", value: `Bearer ${credential.token}`, secrets: secretsOf(credential) };
+    }
+    if (credential?.kind === "header") {
+      return { kind: "given", value: credential.value, secrets: secretsOf(credential) };
     }
     if (challenge.scheme === "basic") {
       if (credential?.kind !== "basic") throw refused(target, "authorization failed: no basic auth credentials");
@@ -220,7 +226,7 @@ export class Authorizer {
   }
 
   async #fetch(target: AuthTarget, known: Known & { kind: "bearer" }, scopes: readonly string[]): Promise<Token> {
-    const { carrier, limits, userAgent, now } = this.#options;
+    const { carrier, limits, userAgent, now, observe } = this.#options;
     const sameHost = known.realm.hostname === new URL(target.origin).hostname;
     const { ca, client, skipVerify } = target.tls;
     // Trust in a private authority goes along, as with the peer; what identifies us goes to the registry's host only.
@@ -237,17 +243,23 @@ export class Authorizer {
       credential: known.credential,
       tls: sameHost && client !== undefined ? target.tls : travelling,
       userAgent,
+      proxy: sameHost ? target.proxy : undefined,
       headers: known.realm.origin === target.origin ? target.headers : [],
       // Shared by all who wait for this token, so no caller's signal ends it.
       signal: AbortSignal.timeout(TOKEN_MS),
       now,
+      observe,
     });
   }
 
-  async #credential(target: AuthTarget, signal: AbortSignal): Promise<Credential | undefined> {
+  async #credential(
+    target: AuthTarget,
+    challenges: readonly string[],
+    signal: AbortSignal,
+  ): Promise<Credential | undefined> {
     const { host, namespace, own } = target;
     try {
-      return (await this.#options.credentials?.find({ host, namespace, own, signal })) ?? target.configured;
+      return (await this.#options.credentials?.find({ host, namespace, own, challenges, signal })) ?? target.configured;
     } catch (error) {
       signal.throwIfAborted();
       throw new HostError(

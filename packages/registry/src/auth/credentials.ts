@@ -7,7 +7,9 @@ export type Credential =
   /** A long-lived token that a token server takes in exchange for short ones. */
   | { readonly kind: "identity-token"; readonly token: string; readonly from: string }
   /** A token for the registry itself, sent as it is. */
-  | { readonly kind: "registry-token"; readonly token: string; readonly from: string };
+  | { readonly kind: "registry-token"; readonly token: string; readonly from: string }
+  /** The whole value of Authorization, as transfer clients may give it by stream. */
+  | { readonly kind: "header"; readonly value: string; readonly from: string };
 
 /** For whom a credential is wanted. */
 export interface CredentialQuery {
@@ -17,6 +19,8 @@ export interface CredentialQuery {
   readonly namespace: string;
   /** Whether the host is the registry of that namespace itself, by name or by configuration, and no mirror of it. */
   readonly own: boolean;
+  /** The WWW-Authenticate headers that ask; none when only an explanation is wanted. */
+  readonly challenges?: readonly string[];
   readonly signal: AbortSignal;
 }
 
@@ -76,6 +80,7 @@ export function decodeBasic(encoded: string): { readonly username: string; reado
 /** The secret parts of a credential, to keep them out of messages. */
 export function secretsOf(credential: Credential | undefined): readonly string[] {
   if (credential === undefined) return [];
+  if (credential.kind === "header") return [credential.value, ...credential.value.split(" ").slice(1)];
   if (credential.kind !== "basic") return [credential.token];
   const pair = `${credential.username}:${credential.password}`;
   return [credential.password, Buffer.from(pair).toString("base64")].filter((secret) => secret !== "");

@@ -1,6 +1,8 @@
+import { readFile } from "node:fs/promises";
 import { classified, messageOf } from "@stevedore/base";
 import { parseJson } from "@stevedore/oci";
 import { expectConforming, isString, optional, recordOf, shape, withoutNulls } from "@stevedore/oci/json-check";
+import { codeOf } from "../http/failure.ts";
 import { type Credential, type CredentialQuery, type CredentialSource, decodeBasic, isOwnHost } from "./credentials.ts";
 import { askHelper, type HelperRunner } from "./helper.ts";
 
@@ -86,15 +88,15 @@ export function hostOfKey(key: string): string {
 /** Reads a config file whenever it changed. */
 export interface DockerConfigSourceOptions {
   readonly file: string;
-  /** The file's bytes; undefined when there is none. */
-  readonly read: (file: string) => Promise<Uint8Array | undefined>;
+  /** The file's bytes; undefined when there is none. Default: the file system's. */
+  readonly read?: (file: string) => Promise<Uint8Array | undefined>;
   /** Starts helpers; without it, a config that names one is an error for its hosts. */
   readonly helpers?: HelperRunner;
 }
 
 /** Credentials of a docker config.json: its helper for the host, its helper for all, then its own entries. */
 export function dockerConfigSource(options: DockerConfigSourceOptions): CredentialSource {
-  const { file, read, helpers } = options;
+  const { file, read = readIfThere, helpers } = options;
   let seen: { readonly bytes: Uint8Array; readonly config: DockerConfig } | undefined;
   const load = async (): Promise<DockerConfig | undefined> => {
     const bytes = await read(file);
@@ -125,6 +127,15 @@ export function dockerConfigSource(options: DockerConfigSourceOptions): Credenti
       return ownEntry(config, query, `docker config ${file}`);
     },
   };
+}
+
+async function readIfThere(file: string): Promise<Uint8Array | undefined> {
+  try {
+    return await readFile(file);
+  } catch (error) {
+    if (codeOf(error) === "ENOENT" || codeOf(error) === "ENOTDIR") return undefined;
+    throw classified("permission-denied", `read docker config ${file}: ${messageOf(error)}`, { cause: error });
+  }
 }
 
 function helperFor(

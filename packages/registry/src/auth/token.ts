@@ -5,6 +5,7 @@ import type { HttpCarrier, HttpRequest, HttpResponse } from "../http/carrier.ts"
 import { readAll } from "../http/carrier.ts";
 import { explainTransport, TransportError } from "../http/failure.ts";
 import { headerOf } from "../http/head.ts";
+import type { HttpObserver } from "../http/observe.ts";
 import type { TlsSettings } from "../http/tls.ts";
 import type { RegistryLimits } from "../limits.ts";
 import { redactText, redactUrl } from "../redact.ts";
@@ -27,10 +28,12 @@ export interface TokenRequest {
   readonly scopes: readonly string[];
   readonly credential: Credential | undefined;
   readonly tls: TlsSettings;
+  readonly proxy?: URL | undefined;
   readonly userAgent: string;
   readonly headers: readonly (readonly [string, string])[];
   readonly signal: AbortSignal;
   readonly now: () => number;
+  readonly observe: HttpObserver | undefined;
 }
 
 /** What the protocol assumes when a token says nothing of its end, seconds. */
@@ -83,7 +86,7 @@ async function post(request: TokenRequest, credential: Credential): Promise<Http
     form.set("grant_type", "password");
     form.set("username", credential.username);
     form.set("password", credential.password);
-  } else {
+  } else if (credential.kind !== "header") {
     form.set("grant_type", "refresh_token");
     form.set("refresh_token", credential.token);
   }
@@ -139,7 +142,14 @@ async function hop(
   const own = [["User-Agent", request.userAgent] as const, ["Accept", "application/json"] as const];
   try {
     const headers = [...own, ...request.headers, ...one.headers];
-    return await request.carrier.send({ ...one, headers, tls: request.tls, signal: request.signal });
+    return await request.carrier.send({
+      ...one,
+      headers,
+      tls: request.tls,
+      proxy: request.proxy,
+      signal: request.signal,
+      observe: request.observe,
+    });
   } catch (error) {
     if (error instanceof TransportError) {
       const { reason, help } = explainTransport(error);

@@ -151,7 +151,7 @@ async function fromMirrors(namespace: string, tables: MirrorTables): Promise<rea
     const isOwn = url.host === namespace || url.host === own.host;
     hosts.push(await withConfig(mirrorHost(url, isOwn, from), namespace, { configs, where }));
   }
-  if (!hosts.some(({ host }) => host === namespace)) {
+  if (!hosts.some(({ host }) => host === namespace || host === own.host)) {
     const scheme = isLoopback(nameOfHost(own.host)) ? "http" : "https";
     const last: RegistryHost = {
       ...own,

@@ -45,6 +45,30 @@ export function hostsDir(options: HostsDirOptions): HostsSource {
 /** Namespaces whose hosts are remembered. */
 const MAX_CACHED = 256;
 
+/**
+ * Reads every folder of a root, as a daemon does at its start, so that typing errors are told before a pull needs them.
+ *
+ * @returns one message per folder that is wrong; none when the root is not there
+ */
+export async function checkHostsDir(root: string): Promise<readonly string[]> {
+  let names: readonly string[];
+  try {
+    names = (await readdir(root, { withFileTypes: true })).filter((one) => !one.isFile()).map(({ name }) => name);
+  } catch (error) {
+    return isAbsent(error) ? [] : [messageOf(unreadable(root, error))];
+  }
+  const problems: string[] = [];
+  for (const name of names.toSorted()) {
+    const folder = join(root, name);
+    try {
+      if ((await stat(folder)).isDirectory()) await load(folder, name.replace(/_(\d+)_$/, ":$1"), {});
+    } catch (error) {
+      problems.push(messageOf(unreadable(folder, error)));
+    }
+  }
+  return problems;
+}
+
 interface Mark {
   readonly file: string;
   readonly mark: string;
@@ -159,6 +183,7 @@ async function toHost(
     tls,
     headers: entry.headers,
     ...(entry.dialMs === undefined ? {} : { dialMs: entry.dialMs }),
+    ...(entry.proxy === undefined ? {} : { proxy: entry.proxy }),
     origins,
   };
 }

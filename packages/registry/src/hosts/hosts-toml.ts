@@ -18,6 +18,8 @@ export interface HostEntry {
   readonly skipVerify?: boolean;
   readonly headers: readonly (readonly [name: string, value: string])[];
   readonly dialMs?: number;
+  /** The proxy for this host; newer containerds have the key. */
+  readonly proxy?: URL;
   /** Line of each key that is given, by its name. */
   readonly lines: Readonly<Record<string, number>>;
 }
@@ -39,6 +41,7 @@ const ENTRY_KEYS: ReadonlySet<string> = new Set([
   "header",
   "override_path",
   "dial_timeout",
+  "proxy",
 ]);
 const FILE_KEYS: ReadonlySet<string> = new Set([...ENTRY_KEYS, "server", "host"]);
 
@@ -99,6 +102,7 @@ class Reader {
     const client = this.#pairs(table["client"], [...path, "client"]);
     const skipVerify = this.#boolean(table, [...path, "skip_verify"]);
     const dialMs = this.#duration(table["dial_timeout"], [...path, "dial_timeout"]);
+    const proxy = this.#proxy(table["proxy"], [...path, "proxy"]);
     const lines: Record<string, number> = {};
     for (const key of Object.keys(table)) {
       if (key !== "host") lines[key] = this.#line([...path, key]);
@@ -112,6 +116,7 @@ class Reader {
       ...(skipVerify === undefined ? {} : { skipVerify }),
       headers: this.#headers(table["header"], [...path, "header"]),
       ...(dialMs === undefined ? {} : { dialMs }),
+      ...(proxy === undefined ? {} : { proxy }),
       lines,
     };
   }
@@ -170,7 +175,9 @@ class Reader {
       if (typeof item === "string") return [item];
       const parts: readonly unknown[] = Array.isArray(item) ? item : [];
       const [cert, key] = parts;
-      if (parts.length === 2 && typeof cert === "string" && typeof key === "string") return [cert, key];
+      // An empty key means, with the peer too, that the certificate's file holds it.
+      if (parts.length === 2 && typeof cert === "string" && typeof key === "string")
+        return key === "" ? [cert] : [cert, key];
       throw this.#wrong(path, "want pairs of a certificate's and its key's file");
     });
   }
@@ -190,6 +197,17 @@ class Reader {
     const value = table[path.at(-1) ?? ""];
     if (value === undefined || typeof value === "boolean") return value;
     throw this.#wrong(path, "want true or false");
+  }
+
+  #proxy(value: unknown, path: readonly string[]): URL | undefined {
+    if (value === undefined || value === "") return undefined;
+    const url = typeof value === "string" ? URL.parse(value) : null;
+    const known =
+      url !== null && ["http:", "https:", "socks5:", "socks5h:"].includes(url.protocol) && url.hostname !== "";
+    if (!known || (url.pathname !== "/" && url.pathname !== "") || url.search !== "" || url.hash !== "") {
+      throw this.#wrong(path, "want a URL of http, https, socks5 or socks5h without path");
+    }
+    return url;
   }
 
   #duration(value: unknown, path: readonly string[]): number | undefined {

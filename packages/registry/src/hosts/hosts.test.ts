@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { failureFrom } from "../testing/fixture.ts";
 import { criRegistry } from "./cri-config.ts";
 import { defaultHost } from "./defaults.ts";
-import { hostsDir } from "./hosts-dir.ts";
+import { checkHostsDir, hostsDir } from "./hosts-dir.ts";
 import { parseHostsToml } from "./hosts-toml.ts";
 import { endpointOf, type RegistryHost } from "./types.ts";
 
@@ -64,9 +64,10 @@ capabilities = ["pull"]
 [host."https://z.example"]
   capabilities = ["pull", "RESOLVE", "referrers"]
   ca = "ca.pem"
-  client = [["a.crt", "a.key"], "both.pem"]
+  client = [["a.crt", "a.key"], "both.pem", ["own.pem", ""]]
   skip_verify = true
   dial_timeout = "1m30s"
+  proxy = "http://user:word@proxy.example:3128"
   [host."https://z.example".header]
     x-one = "1"
     x-two = ["2", "3"]
@@ -87,7 +88,7 @@ capabilities = ["pull"]
     expect([...(z?.capabilities ?? [])]).toEqual(["pull", "resolve", "referrers"]);
     expect(z).toMatchObject({
       ca: ["ca.pem"],
-      client: [["a.crt", "a.key"], ["both.pem"]],
+      client: [["a.crt", "a.key"], ["both.pem"], ["own.pem"]],
       skipVerify: true,
       dialMs: 90_000,
     });
@@ -96,7 +97,8 @@ capabilities = ["pull"]
       ["x-two", "2"],
       ["x-two", "3"],
     ]);
-    expect(z?.lines).toMatchObject({ host: 5, ca: 7, dial_timeout: 10, header: 11 });
+    expect(z?.lines).toMatchObject({ host: 5, ca: 7, dial_timeout: 10, header: 12 });
+    expect(z?.proxy?.href).toBe("http://user:word@proxy.example:3128/");
     expect(a).toMatchObject({ ca: ["one.pem", "/two.pem"], client: [["pair.pem"]] });
     expect(file.server).toMatchObject({ address: { host: "registry.example", path: "/root/v2" } });
     expect([...file.server.capabilities]).toEqual(["pull"]);
@@ -117,6 +119,8 @@ capabilities = ["pull"]
       ['[host."https://a"]\n  client = [["a", "b", "c"]]', "want pairs"],
       ['[host."https://a".header]\n  "x y" = "1"', "not a header's name"],
       ['[host."https://a".header]\n  x = "a\\nb"', "characters that cannot be sent"],
+      ['proxy = "ftp://x"', "line 1: key proxy: want a URL of http, https, socks5"],
+      ['proxy = "http://u:hunter22@x/path"', "without path"],
       ["server = ", "read h.toml: line 1"],
       ["host = 3", "key host: want a table"],
       ["[hosts.x]", "key hosts: unknown key"],
@@ -223,6 +227,20 @@ describe("hostsDir()", () => {
   });
 });
 
+test("checkHostsDir() tells what is wrong in any folder", async () => {
+  const at = await root("check", {
+    "good.example/hosts.toml": 'server = "https://good.example"',
+    "bad.example_5000_/hosts.toml": "sever = 1",
+    "worse.example/hosts.toml": 'ca = "none.pem"',
+    "a-file": "x",
+  });
+  expect(await checkHostsDir(at)).toEqual([
+    expect.stringContaining(`read ${at}/bad.example_5000_/hosts.toml: line 1: key sever: unknown key`),
+    `read ${at}/worse.example/none.pem, named by ${at}/worse.example/hosts.toml:1: not found`,
+  ]);
+  expect(await checkHostsDir(join(at, "nowhere"))).toEqual([]);
+});
+
 describe("criRegistry()", () => {
   const WHERE = 'plugins."io.containerd.grpc.v1.cri".registry';
 
@@ -249,7 +267,6 @@ describe("criRegistry()", () => {
     expect(shown(await hosts.hosts("docker.io"))).toEqual([
       "https://mirror.example/v2",
       "http://localhost:5000/v2/proxy",
-      "https://registry-1.docker.io/v2",
       "https://registry-1.docker.io/v2",
     ]);
     expect((await hosts.hosts("docker.io"))[0]).toMatchObject({

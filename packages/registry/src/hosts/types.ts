@@ -23,6 +23,8 @@ export interface RegistryHost {
   readonly headers: readonly (readonly [name: string, value: string])[];
   /** Milliseconds for name look-up and TCP; absent for the client's limit. */
   readonly dialMs?: number;
+  /** The proxy to use whatever the environment says; may hold credentials. */
+  readonly proxy?: URL;
   readonly credential?: Credential;
   /**
    * Where each setting comes from, by its name in hosts.toml: `/etc/containerd/certs.d/docker.io/hosts.toml:3`,

@@ -12,6 +12,8 @@ import { proxyFor } from "./proxy.ts";
 import type { TlsSettings } from "./tls.ts";
 
 const LIMITS = { ...DEFAULT_LIMITS, ...SOON };
+/** For what is to stall. */
+const IMPATIENT = { ...LIMITS, stallMs: 300 };
 const SIGNAL = new AbortController().signal;
 
 /** A server that does what `serve` says with each connection. */
@@ -156,12 +158,12 @@ describe("a connection", () => {
         more();
       });
     }).start();
-    const response = await get(new HttpCarrier(LIMITS, {}), server.url);
+    const response = await get(new HttpCarrier({ ...LIMITS, stallMs: 1000 }, {}), server.url);
     const body = response.body[Symbol.asyncIterator]();
     const first = await body.next();
     let read = first.done === true ? 0 : first.value.byteLength;
     // Longer than the stall rule allows: a slow reader is not a slow server.
-    await new Promise((resolve) => setTimeout(resolve, 500));
+    await new Promise((resolve) => setTimeout(resolve, 1200));
     expect(written).toBeLessThan(32 << 20);
     for (let next = await body.next(); next.done !== true; next = await body.next()) read += next.value.byteLength;
     expect(read).toBe(64 << 20);
@@ -175,7 +177,7 @@ describe("a connection", () => {
         socket.on("close", () => clearInterval(timer));
       });
     }).start();
-    const error = await failureFrom(get(new HttpCarrier(LIMITS, {}), server.url).then(text));
+    const error = await failureFrom(get(new HttpCarrier(IMPATIENT, {}), server.url).then(text));
     expect(error.message).toMatch(/^stalled: \d+ bytes in 0.3 s of waiting, want 1024$/);
   });
 
@@ -377,6 +379,65 @@ describe("proxies", () => {
     expect(error.message).not.toContain("pass");
     const explained = await refused.explain("refuse.example/a:v1");
     expect(explained.hosts[0]?.proxy).toBe(`http://${proxy.url.host}/`);
+  });
+
+  test("may be SOCKS 5, and a host's own, whatever the environment says", async () => {
+    const asked: string[] = [];
+    await using socks = await new RawServer((socket) => {
+      let step = 0;
+      const onData = (bytes: Buffer): void => {
+        step += 1;
+        if (step === 1) {
+          socket.write(Buffer.from([5, bytes[2] ?? 0xff]));
+        } else if (step === 2) {
+          const user = bytes.subarray(2, 2 + (bytes[1] ?? 0)).toString();
+          const ok = bytes.subarray(3 + user.length).toString() === "pass";
+          socket.write(Buffer.from([1, ok ? 0 : 1]));
+        } else {
+          socket.off("data", onData);
+          const length = bytes[4] ?? 0;
+          asked.push(bytes.subarray(5, 5 + length).toString());
+          const port = bytes.readUInt16BE(5 + length);
+          const upstream = connect(port, "127.0.0.1", () => {
+            socket.write(Buffer.from([5, 0, 0, 1, 127, 0, 0, 1, 0, 0]));
+            upstream.pipe(socket);
+            socket.pipe(upstream);
+          });
+          upstream.on("error", () => socket.end(Buffer.from([5, 5, 0, 1, 0, 0, 0, 0, 0, 0])));
+        }
+      };
+      socket.on("data", onData);
+    }).start();
+    const certificates = await makeCertificates("DNS:registry.example");
+    await using registry = await TestRegistry.start({ tls: certificates.server });
+    putImage(registry, "a", "v1");
+    const own = (password: string, port = registry.host.split(":")[1] ?? ""): RegistryHost => ({
+      scheme: "https",
+      host: `registry.example:${port}`,
+      path: "/v2",
+      capabilities: new Set(["pull", "resolve"]),
+      plainFallback: false,
+      own: true,
+      tls: { ca: [certificates.ca] },
+      headers: [],
+      proxy: new URL(`socks5://user:${password}@${socks.url.host}`),
+      origins: { proxy: "h.toml:2" },
+    });
+    const clientOf = (host: RegistryHost) =>
+      quickClient({ hosts: { hosts: async () => [host] }, environment: { HTTPS_PROXY: "http://127.0.0.1:1" } });
+    await clientOf(own("pass")).resolve("registry.example/a:v1");
+    expect(asked).toEqual(["registry.example"]);
+    const wrong = await failureFrom(clientOf(own("secret-wrong")).resolve("registry.example/a:v1"));
+    expect(wrong.message).toContain("proxy: refused its credentials");
+    const closed = await failureFrom(clientOf(own("pass", "1")).resolve("registry.example/a:v1"));
+    expect(closed.message).toContain("proxy: no way to registry.example:1: connection refused");
+    const explained = await clientOf(own("secret-wrong")).explain("registry.example/a:v1");
+    expect(explained.hosts[0]?.settings).toContainEqual({
+      name: "proxy",
+      value: `socks5://${socks.url.host}`,
+      from: "h.toml:2",
+    });
+    expect(JSON.stringify(explained)).not.toContain("secret-wrong");
   });
 
   test("are chosen by Go's rules", () => {

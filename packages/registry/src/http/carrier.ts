@@ -1,10 +1,14 @@
 import type { RegistryLimits } from "../limits.ts";
-import { HttpConnection, type RequestBody, reasonOf, type WireResponse, worthDraining } from "./connection.ts";
-import { authorityOf, dial, proxyAuthorization } from "./dial.ts";
+import { redactUrl } from "../redact.ts";
+import { HttpConnection, type RequestBody, type WireResponse, worthDraining } from "./connection.ts";
+import { authorityOf, dial } from "./dial.ts";
 import { TransportError } from "./failure.ts";
 import { contentLength, type HttpHeaders, headerOf } from "./head.ts";
+import { type HttpObserver, shownAnswer, shownHeaders } from "./observe.ts";
 import { type Environment, proxyFor } from "./proxy.ts";
-import { type TlsSettings, tlsIdentity } from "./tls.ts";
+import { reasonOf } from "./reader.ts";
+import { type ShownCertificate, type TlsSettings, tlsIdentity } from "./tls.ts";
+import { proxyAuthorization } from "./tunnel.ts";
 
 /** A request as the carrier takes it: one hop, nothing followed, nothing added but what HTTP itself needs. */
 export interface HttpRequest {
@@ -14,13 +18,16 @@ export interface HttpRequest {
   readonly headers: readonly (readonly [name: string, value: string])[];
   readonly body?: RequestBody;
   readonly tls?: TlsSettings;
+  /** The proxy to use whatever the environment says. */
+  readonly proxy?: URL | undefined;
   readonly dialMs?: number | undefined;
   readonly answerMs?: number;
   readonly signal: AbortSignal;
+  readonly observe?: HttpObserver | undefined;
 }
 
 /** Where a connection goes. */
-export type ConnectTarget = Pick<HttpRequest, "url" | "tls" | "dialMs" | "signal">;
+export type ConnectTarget = Pick<HttpRequest, "url" | "tls" | "proxy" | "dialMs" | "signal">;
 
 interface Way {
   readonly pool: Pool;
@@ -37,6 +44,8 @@ export interface HttpResponse {
   readonly url: URL;
   /** What Content-Length said; absent without one. */
   readonly length?: number;
+  /** What the server showed of itself; undefined without TLS. To be asked for while the connection lives. */
+  certificate(): ShownCertificate | undefined;
   /** The body, once, with back-pressure. Chunks are the reader's. */
   readonly body: AsyncIterable<Uint8Array>;
   /** Gives the connection back; a long rest of the body closes it instead. */
@@ -67,7 +76,18 @@ export class HttpCarrier {
       const connection = await pool.take(request.signal, make);
       const fresh = !connection.used;
       try {
-        return asResponse(url, await connection.exchange(wireRequest(request, proxy, this.#limits)));
+        const wire = wireRequest(request, proxy, this.#limits);
+        request.observe?.({ kind: "connection", to: url.origin, reused: !fresh, remote: connection.remote });
+        request.observe?.({
+          kind: "request",
+          method: request.method,
+          target: redactUrl(url).slice(url.origin.length),
+          headers: shownHeaders(wire.headers),
+        });
+        const response = await connection.exchange(wire);
+        const { status, reason, headers } = response;
+        request.observe?.({ kind: "response", status, reason, headers: shownAnswer(headers) });
+        return asResponse(url, response, connection);
       } catch (error) {
         // A kept connection may have been closed by the server just now; then the request was not looked at.
         if (fresh || !wasClosed(error) || request.signal.aborted) throw error;
@@ -82,8 +102,8 @@ export class HttpCarrier {
     (await pool.take(target.signal, make)).park();
   }
 
-  #wayTo({ url, tls = {}, dialMs, signal }: ConnectTarget): Way {
-    const proxy = proxyFor(url, this.#environment);
+  #wayTo({ url, tls = {}, dialMs, signal, proxy: given }: ConnectTarget): Way {
+    const proxy = given ?? environmentProxy(url, this.#environment);
     const key = [url.protocol, authorityOf(url), tlsIdentity(tls), proxy?.href ?? "", dialMs ?? ""].join(" ");
     const make = async (): Promise<HttpConnection> =>
       new HttpConnection(await dial({ url, tls, proxy, dialMs }, this.#limits, signal), this.#limits);
@@ -111,6 +131,14 @@ export class HttpCarrier {
   }
 }
 
+function environmentProxy(url: URL, environment: Environment): URL | undefined {
+  try {
+    return proxyFor(url, environment);
+  } catch (error) {
+    throw new TransportError("proxy", "the environment names one that is no URL", { cause: error });
+  }
+}
+
 function wasClosed(error: unknown): boolean {
   if (!(error instanceof TransportError) || error.timedOut) return false;
   return error.code === "ECONNRESET" || error.code === "EPIPE";
@@ -123,7 +151,7 @@ function wireRequest(
 ): Parameters<HttpConnection["exchange"]>[0] {
   const { url } = request;
   const path = `${url.pathname}${url.search}`;
-  const absolute = proxy !== undefined && url.protocol === "http:";
+  const absolute = proxy?.protocol.startsWith("http") === true && url.protocol === "http:";
   const headers: (readonly [string, string])[] = [["Host", url.host], ...request.headers];
   const authorization = absolute ? proxyAuthorization(proxy) : undefined;
   if (authorization !== undefined) headers.push(["Proxy-Authorization", authorization]);
@@ -137,7 +165,7 @@ function wireRequest(
   };
 }
 
-function asResponse(url: URL, wire: WireResponse): HttpResponse {
+function asResponse(url: URL, wire: WireResponse, connection: HttpConnection): HttpResponse {
   const length = contentLength(wire.headers);
   return {
     status: wire.status,
@@ -145,6 +173,7 @@ function asResponse(url: URL, wire: WireResponse): HttpResponse {
     headers: wire.headers,
     url,
     ...(length === undefined ? {} : { length }),
+    certificate: () => connection.certificate,
     body: wire.body,
     discard: async () => {
       try {

@@ -2,9 +2,10 @@ import type { Socket } from "node:net";
 import { concatBytes, messageOf } from "@stevedore/base";
 import type { RegistryLimits } from "../limits.ts";
 import { readFramed } from "./body.ts";
-import { codeOf, TransportError } from "./failure.ts";
+import { TransportError } from "./failure.ts";
 import { type Framing, framingOf, parseHead, type ResponseHead } from "./head.ts";
-import { SocketReader, StallWatch } from "./reader.ts";
+import { reasonOf, SocketReader, StallWatch } from "./reader.ts";
+import { certificateOf, type ShownCertificate } from "./tls.ts";
 
 /** Informational answers (1xx) that may come before the real one. */
 const MAX_INFORMATIONAL = 8;
@@ -58,6 +59,17 @@ export class HttpConnection {
   /** Whether an exchange has been done on it, so that a failure may only mean that it was closed while idle. */
   get used(): boolean {
     return this.#used;
+  }
+
+  /** Address and port of the other side, or "" when it is gone. */
+  get remote(): string {
+    const { remoteAddress, remotePort } = this.#socket;
+    return remoteAddress === undefined ? "" : `${remoteAddress}:${remotePort ?? 0}`;
+  }
+
+  /** What the server showed of itself; undefined without TLS. */
+  get certificate(): ShownCertificate | undefined {
+    return certificateOf(this.#socket);
   }
 
   /** Whether it can take an exchange now. */
@@ -264,21 +276,10 @@ function endOfHead(bytes: Uint8Array): { readonly at: number; readonly next: num
   return undefined;
 }
 
-/** The reason a signal was aborted with, as an error. */
-export function reasonOf(signal: AbortSignal): Error {
-  const reason: unknown = signal.reason;
-  return reason instanceof Error ? reason : new DOMException(messageOf(reason ?? "aborted"), "AbortError");
-}
-
 /** Whether what is left of a body should be read away instead of closing its connection. */
 export function worthDraining(response: WireResponse): boolean {
   return (
     response.framing.kind === "none" ||
     (response.framing.kind === "length" && response.framing.length <= WORTH_DRAINING)
   );
-}
-
-/** The words of a socket's error. */
-export function socketError(step: "dial" | "proxy" | "tls", error: Error): TransportError {
-  return new TransportError(step, error.message, { code: codeOf(error), cause: error });
 }

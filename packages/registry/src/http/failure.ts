@@ -81,7 +81,7 @@ export function explainTransport(error: TransportError): Explained {
   const unresolved = code === "ENOTFOUND";
   // A time-out was waited for already, and who refuses now does so a second later: those are for the next host, or the
   // user. A connection that broke, or a resolver that was busy, may work at once.
-  const transient = !error.timedOut && ["ECONNRESET", "EPIPE", "EAI_AGAIN", ""].includes(code);
+  const transient = !error.timedOut && ["ECONNRESET", "EPIPE", "EAI_AGAIN"].includes(code);
   return {
     reason: step === "dial" ? `dial: ${words}` : step === "proxy" ? `proxy: ${words}` : words,
     ...(unresolved ? { help: "check the name, DNS and /etc/hosts" } : {}),

@@ -1,4 +1,5 @@
 import type { Socket } from "node:net";
+import { messageOf } from "@stevedore/base";
 import { codeOf, TransportError } from "./failure.ts";
 
 /** Bytes kept for a reader that is slower than the network before the socket is paused, and when it goes on. */
@@ -127,4 +128,10 @@ export class SocketReader {
     this.#ended = true;
     this.#wake?.();
   }
+}
+
+/** The reason a signal was aborted with, as an error. */
+export function reasonOf(signal: AbortSignal): Error {
+  const reason: unknown = signal.reason;
+  return reason instanceof Error ? reason : new DOMException(messageOf(reason ?? "aborted"), "AbortError");
 }

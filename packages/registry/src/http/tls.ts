@@ -18,6 +18,35 @@ export interface ClientCertificate {
   readonly key: string;
 }
 
+/** What a server showed of itself. */
+export interface ShownCertificate {
+  /** Common name or organisation of whom it is for, and of who signed it. */
+  readonly subject: string;
+  readonly issuer: string;
+  /** Milliseconds since 1970. */
+  readonly validUntil: number;
+}
+
+const shown = new WeakMap<object, () => Tls.PeerCertificate>();
+
+/** Remembers how to ask a socket for its server's certificate; reading it costs, and few ask. */
+export function rememberCertificate(socket: Tls.TLSSocket): void {
+  shown.set(socket, () => socket.getPeerCertificate());
+}
+
+/** The certificate of a socket's server; undefined without TLS. */
+export function certificateOf(socket: object): ShownCertificate | undefined {
+  const found = shown.get(socket)?.();
+  if (found === undefined || typeof found.valid_to !== "string") return undefined;
+  const { subject, issuer, valid_to: until } = found;
+  return { subject: nameOf(subject), issuer: nameOf(issuer), validUntil: Date.parse(until) };
+}
+
+function nameOf(name: Tls.Certificate | undefined): string {
+  const [first] = [name?.CN, name?.O].flat();
+  return first ?? "";
+}
+
 /** Contexts by what they hold: making one costs 3 to 12 ms with the system's authorities. */
 const contexts = new Map<string, Tls.SecureContext>();
 const MAX_CONTEXTS = 64;

@@ -54,6 +54,8 @@ export interface TestRegistryOptions {
   readonly ranges?: boolean;
   /** Whether answers carry Docker-Content-Digest. */
   readonly digestHeader?: boolean;
+  /** Default: any that is free. */
+  readonly port?: number;
   /** Whether HEAD is known. */
   readonly head?: boolean;
 }
@@ -98,7 +100,7 @@ export class TestRegistry {
   /** Starts one on a free port of the loopback address. End it with {@link stop}. */
   static async start(options: TestRegistryOptions = {}): Promise<TestRegistry> {
     const made = new TestRegistry(options);
-    await new Promise<void>((resolve) => made.#server.listen(0, "127.0.0.1", resolve));
+    await new Promise<void>((resolve) => made.#server.listen(options.port ?? 0, "127.0.0.1", resolve));
     return made;
   }
 
