@@ -1,5 +1,5 @@
 /** Two folders compared file by file, for what a container could see of them. */
-import { ERRNO, SyscallError } from "@stevedore/os";
+import { ERRNO, isErrno, SyscallError } from "@stevedore/os";
 import { getXattrEntryAt, openEntry, openFolder, readAt, readLinkEntry } from "@stevedore/os/at-calls";
 import { closeQuietly, O } from "@stevedore/os/fd";
 import { listDirectory, Root } from "@stevedore/os/path";
@@ -61,7 +61,12 @@ async function* folders({ a, b, path, depth, signal }: Pair): AsyncGenerator<Tre
       yield { path: here, what: "is missing" };
       continue;
     }
-    const [wanted, is] = [statAt(a, name), statAt(b, name)];
+    // An overlay lists whiteouts in folders that only one layer has, and says of each that it is not there.
+    const [wanted, is] = [statOrNone(a, name), statOrNone(b, name)];
+    if (wanted === undefined || is === undefined) {
+      if (wanted !== is) yield { path: here, what: wanted === undefined ? "is there and should not be" : "is missing" };
+      continue;
+    }
     if ((wanted.mode & S.IFMT) !== (is.mode & S.IFMT)) {
       yield { path: here, what: `is ${kindOf(is)}, should be ${kindOf(wanted)}` };
       continue;
@@ -148,6 +153,15 @@ function opened(stack: DisposableStack, fd: number, path: string): number {
   if (fd < 0) throw new SyscallError({ syscall: "open", errno: -fd, target: path });
   stack.defer(() => closeQuietly(fd));
   return fd;
+}
+
+function statOrNone(folder: number, name: string | Uint8Array): FileStat | undefined {
+  try {
+    return statAt(folder, name);
+  } catch (error) {
+    if (isErrno(error, "ENOENT")) return undefined;
+    throw error;
+  }
 }
 
 function linkText(folder: number, name: string | Uint8Array): string {
