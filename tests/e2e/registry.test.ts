@@ -168,6 +168,15 @@ row(
   },
 );
 
+row("C03", "a short name is not completed: it is no reference", { casts: BOTH }, async (t) => {
+  const short = await t.ctr("images", "pull", "nginx:alpine");
+  expect(short.stderr).toContain('invalid port ":alpine" after host');
+  const bare = await t.ctr("images", "pull", "docker.io/library/nginx");
+  expect(bare.stderr).toContain("object required");
+  expect([short.code, bare.code]).toEqual([1, 1]);
+  expect(await t.must("images", "ls", "-q")).toBe("");
+});
+
 row("E07", "what is pulled in a namespace is listed there alone", { casts: BOTH }, async (t) => {
   await using registry = await TestRegistry.start();
   putImage(registry, "team/ns", { layers: ["x"], tag: "1" });

@@ -52,7 +52,6 @@ async function snapshotExists(snapshotter: Snapshotter, context: RequestContext,
   }
 }
 
-/** How one layer of a chain is made. */
 /** A layer and the names of its snapshot and of the one below. */
 export interface LayerStep {
   readonly layer: Descriptor;

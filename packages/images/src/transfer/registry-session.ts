@@ -15,16 +15,27 @@ import {
 } from "@stevedore/registry";
 import { isOwnHost } from "@stevedore/registry/auth/credentials";
 
-/** Blobs from here on come over several connections. Below, one is done before the others have begun. */
-const RANGES_FROM = 32 << 20;
-
-/** Bytes of a range without other wishes: what several of them take in memory stays below what a blob's unpacking takes. */
-const RANGE = 4 << 20;
-
-/** Connections for one blob. */
-const RANGE_CONNECTIONS = 3;
-
 export type { RegistryClient } from "@stevedore/registry";
+
+/** When what is left of a blob comes over several connections: {@link fetchBlob}. */
+export interface RangeRule {
+  /** Bytes that must be left: below, one connection is done before others have begun. */
+  readonly from: number;
+  /** Bytes of a range. */
+  readonly size: number;
+  /** Connections for one blob. */
+  readonly connections: number;
+  /** Milliseconds of waiting for the first connection before it is judged; 0 to begin with ranges at once. */
+  readonly judgedAfterMs: number;
+  /** Bytes a second of waiting below which a connection is slow. */
+  readonly slow: number;
+}
+
+/**
+ * A connection that brings 30 MB/s is as fast as the hosts behind most registries let one be; one that is faster would be
+ * slowed down by the ranges (docs/decisions/0223-ranges-when-slow.md).
+ */
+const RANGES: RangeRule = { from: 32 << 20, size: 4 << 20, connections: 3, judgedAfterMs: 1_000, slow: 30_000_000 };
 
 /** What all sessions of a process share. */
 export interface RegistryOptions {
@@ -37,8 +48,10 @@ export interface RegistryOptions {
   readonly credentials?: CredentialSource;
   /** Wishes that hold for every host without settings of its own. */
   readonly defaults?: DefaultHostOptions;
-  /** Bytes of a range when a large blob is fetched over several connections. */
+  /** Large blobs always come in ranges of this many bytes. Default: in some of 4 MiB, where one connection is slow. */
   readonly rangeSize?: number;
+  /** Over the rule that comes of it; for tests. */
+  readonly ranges?: Partial<RangeRule>;
   readonly log?: Logger;
 }
 
@@ -51,13 +64,15 @@ export interface Registries extends Disposable {
 
 /** Opens nothing yet. */
 export function createRegistries(options: RegistryOptions): Registries {
-  const { userAgent, environment, log = createLogger() } = options;
+  const { userAgent, environment, rangeSize, log = createLogger() } = options;
+  const always = rangeSize === undefined ? {} : { size: rangeSize, judgedAfterMs: 0 };
+  const rule: RangeRule = { ...RANGES, ...always, ...options.ranges };
   const client = createRegistryClient({ userAgent, environment, log });
   const clientFor = (access: RegistryAccess): RegistryClient => client.variant(variantOf(options, access, log));
   return {
     open: async (_context, access) => {
       await Promise.resolve();
-      return sessionOf(clientFor(access), options.rangeSize ?? RANGE);
+      return sessionOf(clientFor(access), rule);
     },
     client: clientFor,
     [Symbol.dispose]: () => client.close(),
@@ -137,25 +152,57 @@ function tracing(log: Logger, write: (line: string) => void): Logger {
   };
 }
 
-function sessionOf(client: RegistryClient, rangeSize: number): RegistrySession {
+function sessionOf(client: RegistryClient, rule: RangeRule): RegistrySession {
   return {
     resolve: async (reference, signal) => {
       const { name, descriptor } = await client.resolve(reference, { signal });
       const { mediaType, digest, size } = descriptor;
       return { name, descriptor: { mediaType, digest, size } };
     },
-    fetch: async function* (reference, descriptor, { offset, signal, urls }) {
-      const wanted = { ...descriptor, ...(urls === undefined ? {} : { urls }) };
-      if (descriptor.size - offset < RANGES_FROM) {
-        yield* (await client.fetch(reference, wanted, { offset, signal })).body;
-        return;
-      }
-      const call = { offset, signal, parallel: RANGE_CONNECTIONS, chunkSize: rangeSize };
-      yield* (await client.fetchRanges(reference, wanted, call)).ordered;
-    },
+    fetch: (reference, descriptor, { offset, signal, urls }) =>
+      fetchBlob(client, reference, {
+        descriptor: { ...descriptor, ...(urls === undefined ? {} : { urls }) },
+        offset,
+        signal,
+        rule,
+      }),
     push: async (reference, descriptor, options) => pushTo(client, reference, { descriptor, options }),
     [Symbol.asyncDispose]: async () => Promise.resolve(),
   };
+}
+
+/** A blob over one connection; what is left of a large one over several, when the one turns out to be slow. */
+async function* fetchBlob(
+  client: RegistryClient,
+  reference: string,
+  of: {
+    readonly descriptor: Parameters<RegistryClient["fetch"]>[1];
+    readonly offset: number;
+    readonly signal: AbortSignal;
+    readonly rule: RangeRule;
+  },
+): AsyncGenerator<Uint8Array> {
+  const { descriptor, signal, rule } = of;
+  let at = of.offset;
+  const isWorthRanges = (): boolean => descriptor.size - at >= rule.from;
+  let isSlow = rule.judgedAfterMs === 0;
+  if (!isSlow || !isWorthRanges()) {
+    const { body } = await client.fetch(reference, descriptor, { offset: at, signal });
+    // Only what is spent on waiting counts: the reader may be what is slow.
+    let waited = 0;
+    let since = performance.now();
+    for await (const chunk of body) {
+      waited += performance.now() - since;
+      at += chunk.byteLength;
+      yield chunk;
+      isSlow = waited >= rule.judgedAfterMs && ((at - of.offset) / waited) * 1000 < rule.slow;
+      if (isSlow && isWorthRanges()) break;
+      since = performance.now();
+    }
+  }
+  if (!isSlow || !isWorthRanges()) return;
+  const call = { offset: at, signal, parallel: rule.connections, chunkSize: rule.size };
+  yield* (await client.fetchRanges(reference, descriptor, call)).ordered;
 }
 
 async function pushTo(
