@@ -17,6 +17,8 @@ export interface Opened {
   readonly ranged: boolean;
   /** The media type the server states. */
   readonly contentType: string;
+  /** Lets go of a body that is not read, or not to its end. */
+  discard(): Promise<void>;
 }
 
 /** Kinds of objects the protocol has. */
@@ -132,16 +134,18 @@ export class BlobSource {
       throw this.#fault(host, `answers in content-encoding ${redactText(encoding, [], 40)}, which was not asked for`);
     }
     const contentType = headerOf(response.headers, "content-type")?.split(";", 1)[0]?.trim() ?? "";
+    const discard = async (): Promise<void> => response.discard();
     if (response.status === 206) {
       const wrong = wrongRange(headerOf(response.headers, "content-range"), { offset, end, size: this.size });
       if (wrong !== undefined) throw this.#fault(host, wrong);
-      return { body: response.body, host, ranged: true, contentType };
+      return { body: response.body, host, ranged: true, contentType, discard };
     }
     if (response.status !== 200) throw this.#fault(host, `answers with status ${response.status} to a GET`);
     if (response.length !== undefined && this.size !== Number.POSITIVE_INFINITY && response.length !== this.size) {
       throw this.#fault(host, `its content has ${response.length} bytes, the descriptor says ${this.size}`);
     }
-    return { body: offset === 0 ? response.body : skip(response.body, offset), host, ranged: false, contentType };
+    const body = offset === 0 ? response.body : skip(response.body, offset);
+    return { body, host, ranged: false, contentType, discard };
   }
 
   #fault(host: RegistryHost, reason: string): HostError {

@@ -141,6 +141,24 @@ describe("fetch", () => {
     expect(fresh.connections).toBe(2);
   });
 
+  test("that nobody reads lets go of its connection, by cancel or by its signal", async () => {
+    const own = quickClient();
+    const bytes = someBytes(3_000_000, 12);
+    registry.putBlob("unread", bytes);
+    const at = ref("unread:x");
+    await (await own.fetch(at, descriptorOf(bytes))).cancel();
+    const begun = await own.fetch(at, descriptorOf(bytes), { offset: 5 });
+    for await (const _ of begun.body) break;
+    await begun.cancel();
+    await (await own.fetchRanges(at, descriptorOf(bytes), { chunkSize: 300_000 })).cancel();
+    await (await own.fetchByDigest(at, digestOf(bytes))).cancel();
+    const stop = new AbortController();
+    await own.fetch(at, descriptorOf(bytes), { signal: stop.signal });
+    await own.fetchRanges(at, descriptorOf(bytes), { signal: stop.signal });
+    stop.abort(new Error("enough"));
+    expect(own.connections.busy).toBe(0);
+  });
+
   test("takes a descriptor's own URLs after the registry, without credentials", async () => {
     await using elsewhere = await TestRegistry.start();
     const bytes = someBytes(5_000);

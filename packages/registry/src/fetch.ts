@@ -35,6 +35,8 @@ export interface Fetched {
   readonly endpoint: string;
   /** What the server called it. */
   readonly contentType: string;
+  /** Lets go of a body that nobody will read (further). Not while a read is under way: that is what signals are for. */
+  cancel(): Promise<void>;
 }
 
 /** The hosts a fetch may use. */
@@ -76,7 +78,7 @@ export async function fetchDescriptor(
     throw classified("out-of-range", `${source.doing}: offset ${offset} is not within its ${descriptor.size} bytes`);
   }
   if (offset === source.size) {
-    return { body: nothing(), size: descriptor.size, endpoint: "", contentType: "" };
+    return { body: nothing(), size: descriptor.size, endpoint: "", contentType: "", cancel: async () => undefined };
   }
   const first = await source.open(offset, undefined, signal);
   const body = resumed({ session, source, from: offset, end: () => source.size, first, signal });
@@ -85,7 +87,14 @@ export async function fetchDescriptor(
     size: descriptor.size,
     endpoint: endpointOf(first.host),
     contentType: first.contentType,
+    cancel: async () => cancelled(body, first),
   };
+}
+
+async function cancelled(body: AsyncGenerator<Uint8Array, void, undefined>, first: Opened): Promise<void> {
+  await body.return();
+  // A generator that was never started does nothing at its return.
+  await first.discard();
 }
 
 function expectedOf(descriptor: Descriptor): { readonly digest: string; readonly size?: number } {
@@ -247,7 +256,16 @@ export async function fetchByDigest(
   const offset = options.offset ?? 0;
   if (offset > source.size)
     throw classified("out-of-range", `${source.doing}: offset ${offset} is beyond its ${found.size} bytes`);
-  if (offset === source.size) return { body: nothing(), size: found.size, endpoint: "", contentType: "", descriptor };
+  if (offset === source.size) {
+    return {
+      body: nothing(),
+      size: found.size,
+      endpoint: "",
+      contentType: "",
+      descriptor,
+      cancel: async () => undefined,
+    };
+  }
   const first = await source.open(offset, undefined, signal);
   const body = resumed({ session, source, from: offset, end: () => source.size, first, signal });
   return {
@@ -256,6 +274,7 @@ export async function fetchByDigest(
     endpoint: endpointOf(first.host),
     contentType: first.contentType,
     descriptor,
+    cancel: async () => cancelled(body, first),
   };
 }
 

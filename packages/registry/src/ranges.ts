@@ -34,6 +34,8 @@ export interface FetchedRanges {
   readonly ordered: AsyncIterable<Uint8Array>;
   /** Whether the server keeps to ranges; if not, all comes over one connection. */
   readonly ranged: boolean;
+  /** Ends it, read or unread. */
+  cancel(): Promise<void>;
 }
 
 /** Eight connections gain little over four where it was measured, and registries limit connections. */
@@ -95,6 +97,10 @@ export async function fetchRanges(
     ranged: opened?.ranged ?? true,
     chunks: positioned(work),
     ordered: inOrder(work),
+    cancel: async () => {
+      stop.abort(ENDED);
+      await opened?.discard();
+    },
   };
 }
 

@@ -102,7 +102,11 @@ export class HttpConnection {
   async exchange(request: WireRequest): Promise<WireResponse> {
     request.signal.throwIfAborted();
     this.#busy = true;
-    const onAbort = (): void => this.#reader.fail(reasonOf(request.signal));
+    const onAbort = (): void => {
+      this.#reader.fail(reasonOf(request.signal));
+      // Nobody may ever read the body, so the exchange ends here and not with it.
+      this.#over(false);
+    };
     request.signal.addEventListener("abort", onAbort, { once: true });
     const release = (): void => request.signal.removeEventListener("abort", onAbort);
     try {
