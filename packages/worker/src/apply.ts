@@ -92,7 +92,6 @@ async function inUserNamespace(): Promise<boolean> {
 export async function runApply(job: ApplyJob): Promise<ApplyResult> {
   setUmask(0);
   const userNamespace = await inUserNamespace();
-  // Started before this process leaves the root in which the program lies.
   await using gunzip = await startGunzip(job);
   const target = await mountTarget(job, userNamespace);
   const root = enterRoot(job.mountPoint);
@@ -149,23 +148,46 @@ function enterRoot(mountPoint: string): number {
 /** Larger than a pipe's default, so that neither side waits for the other often; what an unprivileged process may ask for. */
 const PIPE_SIZE = 1 << 20;
 
-/** The job's own gunzip at work on the blob, when it is a file that holds gzip. */
-async function startGunzip(job: ApplyJob): Promise<Child | undefined> {
+/** What a shell and the dynamic loader end with for a program that cannot be run. */
+const CANNOT_RUN: ReadonlySet<number> = new Set([126, 127]);
+
+/** Another program at work on the blob. */
+interface Gunzip extends AsyncDisposable {
+  readonly child: Child;
+  /** The first it has written; none when it has ended without. */
+  readonly first: Uint8Array;
+}
+
+/**
+ * The job's own gunzip, when the blob is a file that holds gzip. It has begun to write when this returns: the change of the root takes
+ * the root of every process of this mount namespace, and a program that is still loading its libraries would not find them.
+ */
+async function startGunzip(job: ApplyJob): Promise<Gunzip | undefined> {
   if (job.gunzip.length === 0 || job.compression === "none") return undefined;
   const start = new Uint8Array(4);
   if (readAt(LAYER_FD, start, 0) < start.length || detectCompression(start) !== "gzip") return undefined;
   // The descriptor we were given shares its offset with others; this one does not.
   await using blob = await open(`/proc/self/fd/${LAYER_FD}`);
   const child = spawnChild(job.gunzip, { stdin: { fd: blob.fd }, stdout: "pipe", stderr: "pipe" });
-  if (child.stdout !== undefined) setPipeSize(child.stdout.fd, PIPE_SIZE);
-  return child;
+  const out = child.stdout?.fd ?? -1;
+  if (out >= 0) setPipeSize(out, PIPE_SIZE);
+  const buffer = new Uint8Array(CHUNK);
+  const n = readInto(out, buffer);
+  if (n < 0) {
+    await child[Symbol.asyncDispose]();
+    throw new SyscallError({ syscall: "read", errno: -n, target: "gunzip" });
+  }
+  // Not a word of the layer: the program itself is broken, and our own gunzip is not.
+  if (n === 0 && CANNOT_RUN.has((await child.exited).code ?? 0)) return undefined;
+  return { child, first: buffer.subarray(0, n), [Symbol.asyncDispose]: async () => child[Symbol.asyncDispose]() };
 }
 
 /** What the program writes, then whether it was content. @throws data-loss in its own words */
-async function readGunzip(child: Child, output: (bytes: Uint8Array) => void): Promise<void> {
+async function readGunzip({ child, first }: Gunzip, output: (bytes: Uint8Array) => void): Promise<void> {
   const out = child.stdout?.fd ?? -1;
   const buffer = new Uint8Array(CHUNK);
-  for (;;) {
+  if (first.length > 0) output(first);
+  while (first.length > 0) {
     const n = readInto(out, buffer);
     if (n < 0) throw new SyscallError({ syscall: "read", errno: -n, target: "gunzip" });
     if (n === 0) break;
@@ -182,7 +204,7 @@ async function readGunzip(child: Child, output: (bytes: Uint8Array) => void): Pr
 async function feed(
   job: ApplyJob,
   parser: TarParser,
-  gunzip: Child | undefined,
+  gunzip: Gunzip | undefined,
 ): Promise<{ diffId: string; size: number }> {
   const { limits } = job;
   const algorithm = hashNameOf(job.digest);

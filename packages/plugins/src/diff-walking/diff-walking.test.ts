@@ -83,6 +83,24 @@ async function failure(promise: Promise<unknown>): Promise<{ class: string; mess
 }
 
 describe("walking differ", () => {
+  test("another program's gunzip that loads slowly still finds what it needs", async () => {
+    const slow = ["/bin/sh", "-c", "sleep 0.2; exec gzip -d -c"];
+    const { differ, content } = open({ gunzip: slow });
+    const bytes = Bun.gzipSync(new Uint8Array(tarOf([{ type: "file", name: "a", mode: 0o644 }, "x"])));
+    const layer = { mediaType: MediaType.ociLayerGzip, digest: content.put(bytes), size: bytes.length };
+    const into = folder();
+    await differ.apply(context, layer, { mounts: bind(into) });
+    expect(await Bun.file(`${into}/a`).text()).toBe("x");
+    // One that cannot run at all is done without.
+    const { differ: other, content: its } = open({ gunzip: ["/bin/sh", "-c", "exit 127"] });
+    its.put(bytes);
+    const again = folder();
+    await other.apply(context, layer, { mounts: bind(again) });
+    expect(await Bun.file(`${again}/a`).text()).toBe("x");
+    const broken = { ...layer, digest: content.put(bytes.subarray(0, 20)), size: 20 };
+    expect((await failure(differ.apply(context, broken, { mounts: bind(folder()) }))).class).toBe("data-loss");
+  });
+
   const file = (name: string, text = "x") => [{ type: "file", name, mode: 0o644 }, text] as const;
 
   test("errors carry the layer and the entry", async () => {
