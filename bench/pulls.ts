@@ -75,10 +75,18 @@ async function peakDuring(daemon: Daemon, work: () => Promise<number>): Promise<
       await Bun.sleep(LOOK_MS);
     }
   })();
-  const took = await work();
-  over.abort();
-  await looking;
-  return { took, peak };
+  try {
+    return { took: await work(), peak: await peakOf() };
+  } finally {
+    over.abort();
+    await looking;
+  }
+
+  async function peakOf(): Promise<Peak> {
+    over.abort();
+    await looking;
+    return peak;
+  }
 }
 
 /** Pulls with a fresh daemon on a fresh file system each time. */
