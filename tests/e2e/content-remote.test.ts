@@ -5,6 +5,7 @@ import { TestRegistry } from "@stevedore/registry/testing/test-registry";
 import { row, type Stage } from "../harness/row.ts";
 
 const MANIFEST = "application/vnd.oci.image.manifest.v1+json";
+const INDEX = "application/vnd.oci.image.index.v1+json";
 const CONFIG = "application/vnd.oci.image.config.v1+json";
 
 interface Served {
@@ -97,6 +98,26 @@ row(
     expect(await t.must("images", "ls")).toContain("a=b");
     await t.must("content", "fetch", "--plain-http", "--metadata-only", reference);
     await t.must("content", "fetch", "--plain-http", "--platform", "linux", reference);
+    // Documents of every platform, and nobody's layers.
+    const index = JSON.stringify({
+      schemaVersion: 2,
+      mediaType: INDEX,
+      manifests: [
+        {
+          mediaType: MANIFEST,
+          digest: served.digest,
+          size: served.manifest.length,
+          platform: { os: "linux", architecture: "s390x" },
+        },
+      ],
+    });
+    const top = registry.putManifest("team/app", Buffer.from(index), { tag: "index", mediaType: INDEX });
+    await t.must("images", "rm", "--sync", reference);
+    await t.must("content", "fetch", "--plain-http", "--metadata-only", `${registry.host}/team/app:index`);
+    const fetched = (await t.must("content", "ls", "-q")).trim().split("\n");
+    expect(fetched).toContain(top);
+    expect(fetched).toContain(served.digest);
+    expect(fetched).not.toContain(served.layer);
     const none = `sha256:${"0".repeat(64)}`;
     if (t.cast.client === "ours") {
       const typed = ["--plain-http", "--media-type", MANIFEST, reference, served.digest];

@@ -72,6 +72,7 @@ row(
     await rm(path);
     // Our daemon keeps a blob open for a moment after its last reader.
     const missing = await eventually("the missing blob", async () => {
+      await Bun.sleep(300);
       const ran = await verify(t, "--blobs-only", image);
       return ran.stdout.includes("damaged") ? undefined : ran;
     });
@@ -143,6 +144,7 @@ row(
       const file = blobPath(t, layer);
       await rm(file);
       const failed = await eventually("the missing blob", async () => {
+        await Bun.sleep(300);
         const ran = await stevedore(t, "image", "repair", image);
         return ran.code === 0 ? undefined : ran;
       });

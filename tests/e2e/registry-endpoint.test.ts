@@ -273,3 +273,43 @@ row(
     expect(await as("user:secret")).toBe(401);
   },
 );
+
+const sharedPort = freePort();
+row(
+  "G13 C07",
+  "a push of what another namespace has already, whether that one is served or not",
+  {
+    casts: ["ours"],
+    source: SOURCE,
+    config: config(sharedPort, '  writable = true\n  namespaces = ["default", "served"]\n'),
+    timeoutMs: 120_000,
+  },
+  async (t) => {
+    const archive = t.path("image.tar");
+    await writeFile(archive, await ociArchive({ name: NAME }));
+    const host = `127.0.0.1:${sharedPort}`;
+    for (const [at, namespace] of ["hidden", "served"].entries()) {
+      t.daemon.use(namespace);
+      expect(await t.daemon.ctr("ours", namespace, ["images", "import", archive])).toMatchObject({ code: 0 });
+      const to = `docker://${host}/team/shared:${at}`;
+      await skopeo("copy", "--dest-tls-verify=false", `oci-archive:${archive}:test`, to);
+    }
+    const tags = await (await fetch(`http://${host}/v2/team/shared/tags/list`)).json();
+    expect(tags).toEqual({ name: "team/shared", tags: ["0", "1"] });
+    // It is the writer's own now: the others may go.
+    for (const namespace of ["hidden", "served"]) {
+      expect(await t.daemon.ctr("ours", namespace, ["images", "rm", "--sync", NAME])).toMatchObject({ code: 0 });
+    }
+    await skopeo("copy", "--src-tls-verify=false", `docker://${host}/team/shared:1`, `dir:${t.path("back")}`);
+    // A digest that makes no sense begins nothing.
+    const before = await inDefault(t, "leases", "ls", "-q");
+    const wrong = await fetch(`http://${host}/v2/team/shared/blobs/uploads/?digest=no`, { method: "POST", body: "x" });
+    expect(await codesOf(wrong)).toEqual(["DIGEST_INVALID"]);
+    const other = await fetch(`http://${host}/v2/team/shared/blobs/uploads/?digest=${sha256(Buffer.from("y"))}`, {
+      method: "POST",
+      body: "x",
+    });
+    expect(await codesOf(other)).toEqual(["DIGEST_INVALID"]);
+    expect(await inDefault(t, "leases", "ls", "-q")).toBe(before);
+  },
+);

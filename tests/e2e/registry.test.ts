@@ -224,6 +224,11 @@ row(
     expect(layersOf(here).some((layer) => foreign.includes(layer))).toBe(false);
     const all = await pull("--all-platforms");
     expect([...layersOf(here), ...layersOf(other)].every((layer) => all.includes(layer))).toBe(true);
+    if (t.cast.client === "ours") {
+      await t.must("images", "pull", "--plain-http", "--local", "--all-platforms", reference);
+      expect(lines(await t.must("snapshots", "ls"))).toHaveLength(1 + here.layers.length + other.layers.length);
+      await t.must("images", "rm", "--sync", reference);
+    }
     const both = await t.ctr("images", "pull", "--platform", "linux/amd64", "--all-platforms", reference);
     expect(both.stderr).toContain("cannot specify both --platform and --all-platforms");
 

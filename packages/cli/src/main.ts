@@ -55,7 +55,8 @@ const PARTS: Readonly<Record<string, Entry>> = {
 
 const USAGE = `Usage: stevedore PROGRAM [ARGUMENT...]
 
-       stevedore image verify|repair [IMAGE ...]
+       stevedore image verify [IMAGE ...]
+       stevedore image repair IMAGE
        stevedore registry explain IMAGE
 
 Programs: ${Object.keys(PROGRAMS).join(", ")}

@@ -79,6 +79,8 @@ export interface TransferStore {
   readonly manifestLimit: number;
   readonly references: readonly TransferReference[];
   readonly unpacks: readonly TransferUnpack[];
+  /** Documents alone will do: an index that has nothing for the platforms is no error then. Absent: it is one. */
+  readonly documentsOnly?: boolean;
 }
 
 /** An archive that a client sends. */

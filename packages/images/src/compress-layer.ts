@@ -1,4 +1,3 @@
-import { Readable } from "node:stream";
 import { createGzip } from "node:zlib";
 import { isErrorClass, type RequestContext } from "@stevedore/base";
 import type { Descriptor } from "@stevedore/core";
@@ -6,6 +5,7 @@ import { Label } from "@stevedore/oci/annotations";
 import { MediaType } from "@stevedore/oci/media-types";
 import type { ImageBackend } from "./backend.ts";
 import { openWriter } from "./ingest.ts";
+import { through } from "./through.ts";
 
 /** Bytes read at once. */
 const CHUNK = 1024 * 1024;
@@ -27,7 +27,7 @@ export async function compressLayer(
   })();
   await using writer = await openWriter(client.content, context, { ref: `compress-blob-${layer.digest}` });
   if (writer.status().offset > 0) await writer.truncate(0);
-  const compressed: AsyncIterable<Uint8Array> = Readable.from(plain).pipe(createGzip());
+  const compressed = through(plain, createGzip());
   for await (const chunk of compressed) await writer.write(chunk);
   const size = writer.status().offset;
   let digest = writer.digest();

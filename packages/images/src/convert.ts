@@ -1,5 +1,5 @@
 /** Images made into others of the same content: layers without compression, OCI's media types, fewer platforms. */
-import { Readable } from "node:stream";
+
 import { createGunzip, createZstdDecompress } from "node:zlib";
 import { classified, encodeText, isErrorClass, type RequestContext } from "@stevedore/base";
 import type { ContentStore, Descriptor, Labels } from "@stevedore/core";
@@ -17,6 +17,7 @@ import {
 } from "@stevedore/oci/media-types";
 import { normalizePlatform, type PlatformMatcher } from "@stevedore/oci/platform";
 import { openWriter } from "./ingest.ts";
+import { through } from "./through.ts";
 import { readBlob } from "./tree.ts";
 
 export interface ConvertOptions {
@@ -180,8 +181,7 @@ class Converter {
     const mediaType = PLAIN_OF.get(of.mediaType);
     if (mediaType === undefined) return undefined;
     const kind = diffCompression(of.mediaType);
-    const packed = Readable.from(this.#bytes(of));
-    const plain: AsyncIterable<Uint8Array> = packed.pipe(kind === "zstd" ? createZstdDecompress() : createGunzip());
+    const plain = through(this.#bytes(of), kind === "zstd" ? createZstdDecompress() : createGunzip());
     let written: { readonly digest: string; readonly size: number };
     try {
       written = await this.#write(`convert-uncompress-from-${of.digest}`, plain, {}, Label.uncompressed);

@@ -1,6 +1,5 @@
 /** Imports image archives: OCI layouts and docker's, plain or compressed. */
 
-import { Readable } from "node:stream";
 import { createGunzip, createZstdDecompress } from "node:zlib";
 import { classified, encodeText, isErrorClass, type RequestContext } from "@stevedore/base";
 import type { Descriptor, Image } from "@stevedore/core";
@@ -15,6 +14,7 @@ import { readTar, type TarEntry } from "@stevedore/oci/tar/index";
 import type { ImageBackend } from "./backend.ts";
 import { labelTree } from "./children-labels.ts";
 import { openWriter } from "./ingest.ts";
+import { through } from "./through.ts";
 import { readBlob } from "./tree.ts";
 
 export interface ImportOptions {
@@ -316,8 +316,8 @@ async function decompressed(source: AsyncIterable<Uint8Array>): Promise<AsyncIte
     if (first.done !== true) yield first.value;
     for (let next = await iterator.next(); next.done !== true; next = await iterator.next()) yield next.value;
   })();
-  if (startsWith(head, GZIP_MAGIC)) return Readable.from(whole).pipe(createGunzip());
-  if (startsWith(head, ZSTD_MAGIC)) return Readable.from(whole).pipe(createZstdDecompress());
+  if (startsWith(head, GZIP_MAGIC)) return through(whole, createGunzip());
+  if (startsWith(head, ZSTD_MAGIC)) return through(whole, createZstdDecompress());
   return whole;
 }
 

@@ -143,7 +143,8 @@ export async function* resumed(run: ResumedRun): AsyncGenerator<Uint8Array, void
           // Framed without a length, so only now is it known to be another blob than was promised.
           throw new HostError(plainFailure(opened.host, `its content has more than ${source.size} bytes`, "data-loss"));
         }
-        if (at === run.end() && at < source.size && !opened.ranged) break;
+        // The whole where a part was asked for, or more than the part: the rest is left unread.
+        if (at === run.end() && at < source.size && (!opened.ranged || chunk.byteLength > left)) break;
       }
       if (at === run.end() || run.end() === Number.POSITIVE_INFINITY) return;
       failure = shortFailure(opened.host, `its content ended after ${at} of ${source.size} bytes`);

@@ -1,5 +1,5 @@
 import { open, readFile } from "node:fs/promises";
-import { classified, withContext } from "@stevedore/base/errors";
+import { classified, isErrorClass, withContext } from "@stevedore/base/errors";
 import type { ApplyJob, ApplyResult } from "@stevedore/oci/layer-job";
 import { LAYER_FD } from "@stevedore/oci/layer-job";
 import { TarParser } from "@stevedore/oci/tar/parser";
@@ -168,7 +168,14 @@ async function startGunzip(job: ApplyJob): Promise<Gunzip | undefined> {
   if (readAt(LAYER_FD, start, 0) < start.length || detectCompression(start) !== "gzip") return undefined;
   // The descriptor we were given shares its offset with others; this one does not.
   await using blob = await open(`/proc/self/fd/${LAYER_FD}`);
-  const child = spawnChild(job.gunzip, { stdin: { fd: blob.fd }, stdout: "pipe", stderr: "pipe" });
+  let child: Child;
+  try {
+    child = spawnChild(job.gunzip, { stdin: { fd: blob.fd }, stdout: "pipe", stderr: "pipe" });
+  } catch (error) {
+    // Removed since the daemon looked for it.
+    if (isErrorClass(error, "not-found") || isErrorClass(error, "permission-denied")) return undefined;
+    throw error;
+  }
   const out = child.stdout?.fd ?? -1;
   if (out >= 0) setPipeSize(out, PIPE_SIZE);
   const buffer = new Uint8Array(CHUNK);
@@ -178,7 +185,13 @@ async function startGunzip(job: ApplyJob): Promise<Gunzip | undefined> {
     throw new SyscallError({ syscall: "read", errno: -n, target: "gunzip" });
   }
   // Not a word of the layer: the program itself is broken, and our own gunzip is not.
-  if (n === 0 && CANNOT_RUN.has((await child.exited).code ?? 0)) return undefined;
+  if (n === 0) {
+    const { code, signal } = await child.exited;
+    if (signal !== undefined || CANNOT_RUN.has(code)) {
+      await child[Symbol.asyncDispose]();
+      return undefined;
+    }
+  }
   return { child, first: buffer.subarray(0, n), [Symbol.asyncDispose]: async () => child[Symbol.asyncDispose]() };
 }
 

@@ -47,7 +47,12 @@ export function someOf(store: TransferStore, top: { readonly digest: string }): 
   const matcher = platformsOf(store);
   return (parent, children) => {
     const isTop = parent.digest === top.digest && isIndexType(parent.mediaType);
-    if (isTop && children.length > 0 && !children.some((child) => isFor(matcher, child))) {
+    if (
+      isTop &&
+      store.documentsOnly !== true &&
+      children.length > 0 &&
+      !children.some((child) => isFor(matcher, child))
+    ) {
       throw classified("not-found", `no match for platform in manifest ${parent.digest}: not found`);
     }
     return select(parent, children);

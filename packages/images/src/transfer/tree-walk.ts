@@ -42,6 +42,8 @@ export class Tree {
   readonly #visitor: TreeVisitor;
   readonly #failure: AbortController;
   readonly #blobs = new Map<string, Promise<void>>();
+  /** What each was named as first: a blob that is a layer here and a manifest there would be looked into only half. */
+  readonly #types = new Map<string, string>();
 
   constructor(
     content: ContentStore,
@@ -82,7 +84,16 @@ export class Tree {
     const { digest, mediaType, size } = descriptor;
     this.#visitor.onBlob?.(descriptor, parent);
     const known = this.#blobs.get(digest);
-    if (known !== undefined) return known;
+    if (known !== undefined) {
+      const before = this.#types.get(digest) ?? mediaType;
+      if (before !== mediaType && [before, mediaType].some((type) => isManifestType(type) || isIndexType(type))) {
+        throw classified(
+          "invalid-argument",
+          `read image: ${digest} is named as ${before} and as ${mediaType}: invalid argument`,
+        );
+      }
+      return known;
+    }
     if (mediaType === MediaType.dockerSchema1Manifest) {
       throw classified("invalid-argument", `${mediaType} not supported: invalid argument`);
     }
@@ -103,6 +114,7 @@ export class Tree {
     // Whoever waits for it hears of it; the walk does in any case.
     arrival.catch(() => undefined);
     this.#blobs.set(digest, arrival);
+    this.#types.set(digest, mediaType);
     if (!isDocument) return arrival;
     try {
       await arrival;

@@ -62,6 +62,8 @@ export class GcScheduler implements AsyncDisposable {
   #lastCollection: number | undefined;
   #intervalMs = DEFAULT_INTERVAL_MS;
   #totalMs = 0;
+  /** Whether the last collection failed. */
+  #failed = false;
   #collections = 0;
   #triggered = false;
   #deletions = 0;
@@ -131,7 +133,8 @@ export class GcScheduler implements AsyncDisposable {
     const unscheduled = this.#nextCollection === undefined;
     const due =
       this.#triggered ||
-      (deletionThreshold > 0 && this.#deletions >= deletionThreshold) ||
+      // After a failure the retry has its time, however much there is to collect.
+      (deletionThreshold > 0 && this.#deletions >= deletionThreshold && !this.#failed) ||
       (unscheduled &&
         ((deletionThreshold === 0 && this.#deletions > 0) ||
           (mutationThreshold > 0 && this.#mutations >= mutationThreshold)));
@@ -185,6 +188,7 @@ export class GcScheduler implements AsyncDisposable {
     this.#mutations = 0;
     try {
       const stats = await this.#collector.collect(this.#stop.signal);
+      this.#failed = false;
       this.#onCollection?.(stats);
       this.#log.trace("garbage collected", { d: `${stats.elapsedMs.toFixed(3)}ms` });
       // What others wait for, as the peer reckons. The deletion of files takes long after much churn; were it counted, the next
@@ -209,6 +213,7 @@ export class GcScheduler implements AsyncDisposable {
           ? Math.max(this.config.scheduleDelayMs, RETRY_DELAY_MS)
           : Math.max(scheduled - this.#lastCollection, 0) + RETRY_DELAY_MS;
       this.#lastCollection = this.#now();
+      this.#failed = true;
       // What the failed run was to collect is still there.
       this.#deletions++;
       this.#schedule(retry);

@@ -25,6 +25,7 @@ export interface RegistryEndpointOptions {
   readonly log: Logger;
 }
 
+const NEVER = new AbortController().signal;
 const READS: ReadonlySet<string> = new Set(["GET", "HEAD"]);
 
 export class RegistryEndpoint {
@@ -188,10 +189,16 @@ export class RegistryEndpoint {
   async #begin(context: WriteContext, request: Request, url: URL, name: string): Promise<Response> {
     const mount = url.searchParams.get("mount");
     if (mount !== null && isDigest(mount) && (await this.#present(context, mount))) return stored(name, mount);
+    const digest = url.searchParams.has("digest") ? digestAsked(url) : undefined;
     const id = await this.#uploads.begin(context);
-    if (!url.searchParams.has("digest")) return uploadState(202, name, id, 0);
-    const digest = digestAsked(url);
-    await this.#uploads.finish(context, id, digest, request.body ?? undefined);
+    if (digest === undefined) return uploadState(202, name, id, 0);
+    try {
+      await this.#uploads.finish(context, id, digest, request.body ?? undefined);
+    } catch (error) {
+      // The client was never told the upload's name, so that nobody else could end it. The request may have ended already.
+      await this.#uploads.cancel({ ...context, signal: NEVER }, id).catch(() => undefined);
+      throw error;
+    }
     return stored(name, digest);
   }
 
@@ -234,7 +241,9 @@ export class RegistryEndpoint {
     const [mediaType = ""] = (request.headers.get("content-type") ?? "").split(";", 1);
     const bytes = await limited(request);
     const pushed = { repository, reference, mediaType: mediaType.trim(), bytes };
-    const { digest, subject } = await storeManifest(this.#options.stores, context, pushed);
+    const served = async (_of: unknown, blob: string): Promise<boolean> =>
+      (await this.#lookup.blobOrNone(asked, blob)) !== undefined;
+    const { digest, subject } = await storeManifest({ ...this.#options.stores, served }, context, pushed);
     return empty(201, {
       location: `/v2/${name}/manifests/${digest}`,
       "docker-content-digest": digest,

@@ -1,6 +1,6 @@
 /** Finds in the daemon's stores what clients of the registry ask for. Reads only. */
 import { isErrorClass, type RequestContext } from "@stevedore/base";
-import type { ContentInfo, ContentStore, ImageStore } from "@stevedore/core";
+import { type ContentInfo, type ContentStore, type ImageStore, KeyedLock } from "@stevedore/core";
 import { isJsonObject, parseJson } from "@stevedore/oci/json-lossless";
 import {
   childrenOf,
@@ -49,6 +49,7 @@ const MAX_REFERRERS_LOOKED_AT = 10_000;
 export class Lookup {
   readonly #stores: LookupStores;
   readonly #namespaces: readonly string[];
+  readonly #searches = new KeyedLock();
 
   /** @param namespaces searched in this order */
   constructor(stores: LookupStores, namespaces: readonly string[]) {
@@ -157,19 +158,31 @@ export class Lookup {
 
   /** Manifests whose subject is `digest`, as an index lists them. */
   async referrers(asked: Asked, digest: string): Promise<readonly Descriptor[]> {
+    // Each looks through much: one at a time.
+    using _turn = await this.#searches.acquire("referrers", asked.signal);
     const found = new Map<string, Descriptor>();
     const seen = new Set<string>();
+    let size = 0;
     for (const context of this.#contexts(asked)) {
       const waiting = (await this.#stores.images.list(context, [])).map(({ target }) => target.digest);
       for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
+        asked.signal.throwIfAborted();
         if (seen.has(next) || seen.size >= MAX_REFERRERS_LOOKED_AT) continue;
-        seen.add(next);
         const blob = await this.#info(context, next);
-        const document = blob === undefined ? undefined : await this.#document(blob);
+        // Another namespace may have it.
+        if (blob === undefined) continue;
+        seen.add(next);
+        const document = await this.#document(blob);
         if (document === undefined) continue;
         const parsed = parsedOrNone(document);
         if (parsed === undefined) continue;
-        if (parsed.subject?.digest === digest) found.set(next, referrer(document, parsed));
+        if (parsed.subject?.digest === digest) {
+          size += document.bytes.length;
+          if (size > MAX_DOCUMENT_SIZE) {
+            throw new RegistryError("TOOMANYREQUESTS", `what refers to ${digest} does not fit into one answer`);
+          }
+          found.set(next, referrer(document, parsed));
+        }
         if (isIndexType(document.mediaType)) waiting.push(...childrenOf(parsed).map((child) => child.digest));
       }
     }

@@ -21,6 +21,8 @@ export interface EndpointConfig {
 }
 
 const LOOPBACK = /^(?:localhost|127\.\d+\.\d+\.\d+|::1)$/;
+/** Seconds. */
+const IDLE_S = 255;
 /** Largest body that is taken: a layer of any size, since it is written to disk as it arrives. */
 const MAX_BODY = Number.MAX_SAFE_INTEGER;
 
@@ -56,8 +58,8 @@ export async function serveRegistry(options: {
     hostname: host === "" ? "0.0.0.0" : host,
     port: Number(match[2]),
     maxRequestBodySize: MAX_BODY,
-    // A client with a slow line may be silent for long; its connection ends with it.
-    idleTimeout: 0,
+    // Bun's longest; bytes in either direction renew it. A client that has gone without a word holds no upload and no descriptor for ever.
+    idleTimeout: IDLE_S,
     ...(config.tlsCert === "" ? {} : { tls: await tlsOf(config) }),
     fetch: async (request) => endpoint.answer(request),
   });

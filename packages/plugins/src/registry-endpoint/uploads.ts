@@ -34,7 +34,12 @@ export class Uploads {
   async begin(context: RequestContext): Promise<string> {
     const id = crypto.randomUUID();
     await this.#stores.leases.create(context, { id: leaseOf(id), labels: expiry() });
-    await using _writer = await this.#stores.content.writer(within(context, id), { ref: refOf(id) });
+    try {
+      await using _writer = await this.#stores.content.writer(within(context, id), { ref: refOf(id) });
+    } catch (error) {
+      await this.#stores.leases.delete(context, leaseOf(id)).catch(() => undefined);
+      throw error;
+    }
     return id;
   }
 
@@ -53,13 +58,15 @@ export class Uploads {
    * @throws RegistryError BLOB_UPLOAD_UNKNOWN; RANGE_INVALID, with the range that is there, for a gap or an overlap
    */
   async append(context: RequestContext, id: string, body: Body, range?: UploadRange): Promise<number> {
-    const offset = await this.offset(context, id);
+    await this.offset(context, id);
+    await using writer = await this.#writer(context, id);
+    // Only now nobody else writes on.
+    const { offset } = writer.status();
     if (range !== undefined && range.start !== offset) {
       throw new RegistryError("RANGE_INVALID", `upload has ${offset} bytes, the body begins at ${range.start}`, {
         headers: { range: rangeText(offset) },
       });
     }
-    await using writer = await this.#writer(context, id);
     await take(writer, body);
     return writer.status().offset;
   }

@@ -1,6 +1,6 @@
 /** What a push changes: manifests and the image records that keep them. */
 import { isErrorClass, type RequestContext } from "@stevedore/base";
-import type { ContentStore, ImageStore, LeaseManager } from "@stevedore/core";
+import type { ContentStore, ImageStore, LeaseManager, NewImage } from "@stevedore/core";
 import { childGcLabel, Label } from "@stevedore/oci/annotations";
 import { digestOf, parseDigest } from "@stevedore/oci/digest";
 import {
@@ -21,7 +21,12 @@ export interface WriteStores {
   readonly images: ImageStore;
   readonly content: ContentStore;
   readonly leases: LeaseManager;
+  /** Whether another namespace that is served has a blob, so that a client was told it is there. Absent: there is none. */
+  readonly served?: (context: RequestContext, digest: string) => Promise<boolean>;
 }
+
+/** On the image that keeps a manifest which was pushed by its digest alone. */
+const HELD = "stevedore.registry/held";
 
 /** A manifest as it was pushed. */
 export interface PushedManifest {
@@ -72,8 +77,9 @@ export async function storeManifest(
     const children = distributed(document);
     await expectPresent(stores, held, lease, children);
     await storeBytes(stores.content, held, digest, bytes, referenceLabels(children));
-    const name = "tag" in reference ? `${repository}:${reference.tag}` : `${repository}@${digest}`;
-    await point(stores.images, held, name, { mediaType, digest, size: bytes.length });
+    const [name, own] =
+      "tag" in reference ? [`${repository}:${reference.tag}`, {}] : [`${repository}@${digest}`, { [HELD]: "true" }];
+    await point(stores.images, held, { name, labels: own, target: { mediaType, digest, size: bytes.length } });
     if ("manifests" in document) await forgetHeld(stores.images, context, repository, document);
   } finally {
     await stores.leases.delete(context, lease).catch(() => undefined);
@@ -102,10 +108,32 @@ async function expectPresent(
       }
     } catch (error) {
       if (!isErrorClass(error, "not-found")) throw error;
-      missing.push({ digest });
+      const served = (await stores.served?.(context, digest)) === true;
+      if (!served || !(await takeShared(stores.content, context, { digest, size }))) missing.push({ digest });
     }
   }
   if (missing.length > 0) throw new RegistryError("MANIFEST_BLOB_UNKNOWN", undefined, { detail: missing });
+}
+
+/** Takes over a blob that another namespace has and shares. @returns whether it is there now */
+async function takeShared(
+  content: ContentStore,
+  context: RequestContext,
+  { digest, size }: { readonly digest: string; readonly size: number },
+): Promise<boolean> {
+  const ref = `registry-share-${crypto.randomUUID()}`;
+  try {
+    await using writer = await content.writer(context, { ref, total: size, expected: digest });
+    if (writer.status().offset === size) {
+      await writer.commit(context, { size, expected: digest });
+      return true;
+    }
+  } catch (error) {
+    if (isErrorClass(error, "already-exists")) return true;
+    throw error;
+  }
+  await content.abort(context, ref).catch(() => undefined);
+  return false;
 }
 
 /** Labels by which a document keeps what it names. */
@@ -138,7 +166,8 @@ async function storeBytes(
       total: bytes.length,
       expected: digest,
     });
-    await writer.write(bytes);
+    // Another namespace that shares its content has it whole already.
+    if (writer.status().offset === 0) await writer.write(bytes);
     await writer.commit(context, { size: bytes.length, expected: digest, labels });
   } catch (error) {
     if (!isErrorClass(error, "already-exists")) throw error;
@@ -147,12 +176,12 @@ async function storeBytes(
   }
 }
 
-async function point(images: ImageStore, context: RequestContext, name: string, target: Descriptor): Promise<void> {
+async function point(images: ImageStore, context: RequestContext, image: NewImage): Promise<void> {
   try {
-    await images.create(context, { name, labels: {}, target });
+    await images.create(context, image);
   } catch (error) {
     if (!isErrorClass(error, "already-exists")) throw error;
-    await images.update(context, { name, labels: {}, target }, ["target"]);
+    await images.update(context, image, ["target"]);
   }
 }
 
@@ -163,7 +192,15 @@ async function forgetHeld(
   repository: string,
   { manifests }: Index,
 ): Promise<void> {
-  for (const { digest } of manifests) await images.delete(context, `${repository}@${digest}`).catch(ignoreNotFound);
+  for (const { digest } of manifests) {
+    const name = `${repository}@${digest}`;
+    try {
+      // Such names are made by pulls as well, whose they stay.
+      if ((await images.get(context, name)).labels[HELD] !== undefined) await images.delete(context, name);
+    } catch (error) {
+      ignoreNotFound(error);
+    }
+  }
 }
 
 function ignoreNotFound(error: unknown): void {

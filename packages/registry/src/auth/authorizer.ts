@@ -259,7 +259,10 @@ export class Authorizer {
   ): Promise<Credential | undefined> {
     const { host, namespace, own } = target;
     try {
-      return (await this.#options.credentials?.find({ host, namespace, own, challenges, signal })) ?? target.configured;
+      const asked = this.#options.credentials?.find({ host, namespace, own, challenges, signal });
+      // Who is asked may never answer.
+      const found = asked === undefined ? undefined : await joined(asked, signal);
+      return found ?? target.configured;
     } catch (error) {
       signal.throwIfAborted();
       throw new HostError(

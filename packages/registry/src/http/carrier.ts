@@ -72,11 +72,12 @@ export class HttpCarrier {
     }
     const { url } = request;
     const { pool, proxy, make } = this.#wayTo(request);
+    // Before a connection is taken: whatever fails between the two would keep its place for ever.
+    const wire = wireRequest(request, proxy, this.#limits);
     for (;;) {
       const connection = await pool.take(request.signal, make);
       const fresh = !connection.used;
       try {
-        const wire = wireRequest(request, proxy, this.#limits);
         request.observe?.({ kind: "connection", to: url.origin, reused: !fresh, remote: connection.remote });
         request.observe?.({
           kind: "request",

@@ -86,6 +86,7 @@ export class HttpConnection {
   /** Keeps a connection for later that was only opened. */
   park(): void {
     this.#used = true;
+    if (!this.usable) this.close();
     this.onIdle(this.usable);
   }
 
@@ -100,7 +101,6 @@ export class HttpConnection {
    * @throws TransportError, the signal's reason, or what the request's body threw. The connection is closed then.
    */
   async exchange(request: WireRequest): Promise<WireResponse> {
-    request.signal.throwIfAborted();
     this.#busy = true;
     const onAbort = (): void => {
       this.#reader.fail(reasonOf(request.signal));
@@ -110,6 +110,7 @@ export class HttpConnection {
     request.signal.addEventListener("abort", onAbort, { once: true });
     const release = (): void => request.signal.removeEventListener("abort", onAbort);
     try {
+      request.signal.throwIfAborted();
       const sending = this.#send(request);
       const head = await this.#answer(sending, request);
       const framing = framingOf(head, request.method);

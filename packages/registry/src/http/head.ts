@@ -65,13 +65,14 @@ export function parseHead(text: string): ResponseHead {
 
 /** How the body of an answer to `method` is framed. @throws TransportError for contradictory lengths. */
 export function framingOf(head: ResponseHead, method: string): Framing {
+  // A length that makes no sense is refused however the body is framed, while the connection can still be closed for it.
+  const length = contentLength(head.headers);
   if (method === "HEAD" || head.status === 204 || head.status === 304 || head.status < 200) return { kind: "none" };
   const coding = joinedHeader(head.headers, "transfer-encoding").toLowerCase();
   if (coding !== "" && coding !== "identity") {
     if (coding === "chunked") return { kind: "chunked" };
     throw new TransportError("answer", `the answer has a transfer-encoding this client does not know`);
   }
-  const length = contentLength(head.headers);
   return length === undefined ? { kind: "close" } : { kind: "length", length };
 }
 

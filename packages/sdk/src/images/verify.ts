@@ -1,14 +1,8 @@
 /** Whether the blobs of an image are what their digests say. */
-import { isErrorClass, messageOf, type RequestContext } from "@stevedore/base";
+import { classified, isErrorClass, messageOf, type RequestContext } from "@stevedore/base";
 import type { ContentStore, Descriptor } from "@stevedore/core";
 import { Digester, parseDigest } from "@stevedore/oci/digest";
-import {
-  childrenOf,
-  configPlatform,
-  MAX_DOCUMENT_SIZE,
-  parseImageConfig,
-  parseManifestOrIndex,
-} from "@stevedore/oci/manifest";
+import { childrenOf, configPlatform, parseImageConfig, parseManifestOrIndex } from "@stevedore/oci/manifest";
 import { isConfigType, isIndexType, isManifestType } from "@stevedore/oci/media-types";
 import { normalizePlatform, type PlatformMatcher } from "@stevedore/oci/platform";
 import { type ImageDescriptor, readBlob, toImageDescriptor } from "./tree.ts";
@@ -49,13 +43,22 @@ export async function* verifyBlobs(
   ];
   for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
     const { descriptor, depth, wanted } = next;
-    if (seen.has(descriptor.digest) || seen.size >= MAX_BLOBS) continue;
+    if (seen.has(descriptor.digest)) continue;
+    if (seen.size >= MAX_BLOBS) {
+      throw classified(
+        "resource-exhausted",
+        `verify ${of.target.digest}: more than ${MAX_BLOBS} blobs: resource exhausted`,
+      );
+    }
     seen.add(descriptor.digest);
     const state = await verifyBlob(content, context, descriptor);
     if (state.kind === "missing" && !wanted) continue;
     yield { descriptor, state };
-    if (state.kind !== "ok" || depth >= MAX_DEPTH) continue;
+    if (state.kind !== "ok") continue;
     const children = await childrenIfAny(content, context, descriptor);
+    if (children.length > 0 && depth >= MAX_DEPTH) {
+      throw classified("invalid-argument", `verify ${of.target.digest}: more than ${MAX_DEPTH} nested documents`);
+    }
     // A manifest whose platform only its config tells.
     const mine =
       wanted && (descriptor.platform !== undefined || !isManifestType(descriptor.mediaType))
@@ -100,7 +103,6 @@ async function childrenIfAny(
   of: ImageDescriptor,
 ): Promise<readonly ImageDescriptor[]> {
   if (!isManifestType(of.mediaType) && !isIndexType(of.mediaType)) return [];
-  if (of.size > MAX_DOCUMENT_SIZE) return [];
   return childrenOf(parseManifestOrIndex(await readBlob(content, context, of), of.mediaType)).map(toImageDescriptor);
 }
 

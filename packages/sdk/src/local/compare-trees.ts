@@ -1,4 +1,5 @@
 /** Two folders compared file by file, for what a container could see of them. */
+import { setImmediate } from "node:timers/promises";
 import { ERRNO, isErrno, SyscallError } from "@stevedore/os";
 import { getXattrEntryAt, openEntry, openFolder, readAt, readLinkEntry } from "@stevedore/os/at-calls";
 import { closeQuietly, O } from "@stevedore/os/fd";
@@ -13,6 +14,9 @@ export interface TreeDifference {
 
 /** Bytes compared at a time. */
 const PIECE = 1 << 18;
+/** The loop is others' at least so often, milliseconds; the reading of one large file is not interrupted. */
+const TURN_MS = 10;
+const turns = { last: 0 };
 /** Folders inside folders that are followed; deeper than any path can be opened by name. */
 const MAX_DEPTH = 4096;
 /** The overlay's own notes. */
@@ -55,7 +59,10 @@ async function* folders({ a, b, path, depth, signal }: Pair): AsyncGenerator<Tre
   }
   for (const [key, name] of left) {
     signal.throwIfAborted();
-    await Promise.resolve();
+    if (performance.now() - turns.last > TURN_MS) {
+      await setImmediate();
+      turns.last = performance.now();
+    }
     const here = below(path, name);
     if (!right.has(key)) {
       yield { path: here, what: "is missing" };

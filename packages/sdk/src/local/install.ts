@@ -1,10 +1,10 @@
 /** Installs the binaries of an image's layers into a folder of the host. */
 
 import { mkdir } from "node:fs/promises";
-import { Readable } from "node:stream";
 import { createGunzip, createZstdDecompress } from "node:zlib";
 import { classified, type RequestContext } from "@stevedore/base";
 import type { Descriptor } from "@stevedore/core";
+import { through } from "@stevedore/images/through";
 import type { Descriptor as LayerDescriptor } from "@stevedore/oci/manifest";
 import { diffCompression } from "@stevedore/oci/media-types";
 import type { PlatformMatcher } from "@stevedore/oci/platform";
@@ -58,8 +58,8 @@ function layerTar(
 ): AsyncIterable<Uint8Array> {
   const bytes = layerBytes(of, layer);
   const compression = diffCompression(layer.mediaType);
-  if (compression === "gzip") return Readable.from(bytes).pipe(createGunzip());
-  if (compression === "zstd") return Readable.from(bytes).pipe(createZstdDecompress());
+  if (compression === "gzip") return through(bytes, createGunzip());
+  if (compression === "zstd") return through(bytes, createZstdDecompress());
   return bytes;
 }
 

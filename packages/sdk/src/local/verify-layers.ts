@@ -66,7 +66,8 @@ export async function verifyLayers(client: Client, context: RequestContext, of: 
 
 /**
  * Removes the snapshots of the image from `layer` up and unpacks them anew.
- * @throws failed-precondition when something stands on one of them, a container for instance; nothing is removed then above it
+ * @throws failed-precondition when something stands on one of them, a container or another image for instance; it stays as it is then, with
+ *   those below it
  */
 export async function repairLayers(
   client: Client,
@@ -77,8 +78,12 @@ export async function repairLayers(
   const snapshotter = client.snapshotter(of.snapshotter);
   const there = await presentSteps(snapshotter, context, layerSteps(image));
   await withLease(client.leases, context, async (leased) => {
-    for (const { chainId } of there.slice(of.layer).toReversed()) await snapshotter.remove(leased, chainId);
-    await unpackImage(client, leased, of);
+    try {
+      for (const { chainId } of there.slice(of.layer).toReversed()) await snapshotter.remove(leased, chainId);
+    } finally {
+      // What was removed comes back, also when one had to stay.
+      await unpackImage(client, leased, of);
+    }
   });
 }
 

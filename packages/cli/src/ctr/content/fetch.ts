@@ -42,6 +42,7 @@ the image is named. Nothing is unpacked: 'ctr images pull' does that as well.`,
       platforms: flags.metadataOnly ? [NO_PLATFORM] : platforms,
       allMetadata: flags.metadataOnly || !flags.skipMetadata,
       unpacks: [],
+      documentsOnly: flags.metadataOnly,
     });
     const source = await registryOf(flags, reference, io);
     const { createTransferrer } = await import("@stevedore/sdk/images/registry");

@@ -3,7 +3,7 @@ import type { TransferProgress } from "@stevedore/sdk/types";
 import { formatBytes } from "../../kit/format.ts";
 import type { Output } from "../../kit/output.ts";
 import { LIST_TABLE, tabwrite } from "../../kit/tabwriter.ts";
-import { bar, elapsedAndTotal, LINE_UP, REDRAW_MS } from "./transfer-screen.ts";
+import { bar, elapsedAndTotal, LINE_UP, REDRAW_MS, unwrapped } from "./transfer-screen.ts";
 
 /** Words of the table for what a transfer tells. */
 const WORDS: Readonly<Record<string, string>> = {
@@ -43,7 +43,7 @@ export class BlobTable {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     const text = this.#text();
-    this.#out.write(LINE_UP.repeat(this.#drawnLines) + text);
+    this.#out.write(LINE_UP.repeat(this.#drawnLines) + (this.#out.isTerminal ? unwrapped(text) : text));
     this.#drawnLines = text.split("\n").length - 1;
   }
 

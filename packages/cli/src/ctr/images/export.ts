@@ -1,5 +1,4 @@
-import { once } from "node:events";
-import { createWriteStream, type WriteStream } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
 import type { RequestContext } from "@stevedore/base";
 import { allPlatforms, anyOf, defaultMatcher, type PlatformMatcher, parsePlatform } from "@stevedore/oci/platform";
 import type { Client } from "@stevedore/sdk/client";
@@ -83,23 +82,15 @@ function standardOutput(out: Output): ArchiveOutput {
 
 /** Opened by the first byte, so that a file is not emptied for an image that is not there. */
 function lazyFile(path: string): ArchiveOutput {
-  let opening: Promise<WriteStream> | undefined;
-  const open = async (): Promise<WriteStream> => {
-    const file = createWriteStream(path, { mode: 0o666 });
-    await once(file, "open");
-    return file;
-  };
+  let opening: Promise<FileHandle> | undefined;
   return {
     write: async (bytes) => {
-      opening ??= open();
+      opening ??= open(path, "w", 0o666);
       const file = await opening;
-      if (!file.write(bytes)) await once(file, "drain");
+      for (let at = 0; at < bytes.length; ) at += (await file.write(bytes, at)).bytesWritten;
     },
     [Symbol.asyncDispose]: async () => {
-      const file = await opening?.catch(() => undefined);
-      if (file === undefined) return;
-      file.end();
-      await once(file, "close");
+      await (await opening?.catch(() => undefined))?.close();
     },
   };
 }

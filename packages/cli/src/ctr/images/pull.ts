@@ -9,7 +9,7 @@ import {
 } from "@stevedore/oci/platform";
 import type { Client } from "@stevedore/sdk/client";
 import { withLease } from "@stevedore/sdk/lease";
-import type { TransferRegistry, TransferStore } from "@stevedore/sdk/types";
+import type { Descriptor, TransferRegistry, TransferStore } from "@stevedore/sdk/types";
 import { boolFlag, intFlag, stringFlag, stringsFlag } from "../../kit/flags.ts";
 import type { Output } from "../../kit/output.ts";
 import { ctrCommand } from "../define.ts";
@@ -113,6 +113,7 @@ async function pullLocally(
   context: RequestContext,
   flags: RegistryFlags & {
     readonly snapshotter: string;
+    readonly allPlatforms: boolean;
     readonly printChainId: boolean;
     readonly syncFs: boolean;
     readonly maxConcurrentDownloads: number;
@@ -146,9 +147,15 @@ async function pullLocally(
     table.finish();
   }
   const { target } = await client.images.get(context, store.name);
-  const { imageChainId } = await import("@stevedore/sdk/images/unpack");
-  for (const { platform } of store.unpacks) {
+  const { imageChainId, unpackImage } = await import("@stevedore/sdk/images/unpack");
+  // Which platforms the image has is known only now.
+  const all = flags.allPlatforms ? await platformsOf(client, context, target) : undefined;
+  for (const platform of all ?? store.unpacks.map((each) => each.platform)) {
     out.write(`unpacking ${formatPlatform(platform)} ${target.digest}...\n`);
+    if (all !== undefined) {
+      const { syncFs } = flags;
+      await unpackImage(backend, context, { target, matcher: only(platform), snapshotter, syncFs });
+    }
     if (flags.printChainId) out.write(`image chain ID: ${await chainOf(platform)}\n`);
   }
   out.write(`done: ${(performance.now() - start).toFixed(6)}ms\t\n`);
@@ -161,4 +168,11 @@ async function pullLocally(
       throw classified("not-found", `image has nothing for ${formatPlatform(platform)}: not found`);
     }
   }
+}
+
+/** The platforms that an image has layers for here. */
+async function platformsOf(client: Client, context: RequestContext, target: Descriptor): Promise<readonly Platform[]> {
+  const { matchingManifests } = await import("@stevedore/sdk/images/tree");
+  const manifests = await matchingManifests(client.content, context, { target, matcher: allPlatforms });
+  return manifests.map(({ platform }) => platform);
 }

@@ -13,6 +13,13 @@ const GREEN = "\u001b[32m";
 const RESET = "\u001b[0m";
 /** Moves a terminal to the line above and empties it. */
 export const LINE_UP = "\u001b[1A\u001b[2K";
+const WRAP_OFF = "\u001b[?7l";
+const WRAP_ON = "\u001b[?7h";
+
+/** Lines that a terminal cuts at its edge: one that went on below would not be one line when it is drawn again. */
+export function unwrapped(text: string): string {
+  return `${WRAP_OFF}${text}${WRAP_ON}`;
+}
 
 /** Events that end something; only these are lines where nothing can be drawn over. */
 const ENDS: ReadonlySet<string> = new Set([
@@ -79,7 +86,7 @@ export class TransferScreen {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     const text = this.#text();
-    this.#out.write(LINE_UP.repeat(this.#drawnLines) + text);
+    this.#out.write(LINE_UP.repeat(this.#drawnLines) + unwrapped(text));
     this.#drawnLines = text.split("\n").length - 1;
   }
 

@@ -1,6 +1,7 @@
 import { classified, isErrorClass, messageOf } from "@stevedore/base";
 import { defaultMatcher } from "@stevedore/oci/platform";
 import type { RegistryClient } from "@stevedore/registry";
+import { labelChildren } from "@stevedore/sdk/images/children-labels";
 import type { ImageDescriptor } from "@stevedore/sdk/images/tree";
 import { verifyBlob, verifyBlobs } from "@stevedore/sdk/images/verify";
 import { withLease } from "@stevedore/sdk/lease";
@@ -24,7 +25,9 @@ export const command = stevedoreCommand({
   },
   action: async ({ args, flags, globals, io }) => {
     const [name] = args;
-    if (name === undefined) throw classified("invalid-argument", "repair: want the name of an image");
+    if (name === undefined || args.length > 1) {
+      throw classified("invalid-argument", "repair: want the name of one image: invalid argument");
+    }
     await using session = await globals.connect();
     const image = await session.client.images.get(session.context, name);
     const reference = flags.from === "" ? image.name : flags.from;
@@ -71,6 +74,8 @@ async function repairBlobs({ client, context }: Session, image: Image, of: Fetch
       }
       if (found === undefined) return repaired.size;
       await fetchBlob({ client, context: leased }, found, of);
+      // A record that is new names nothing yet, and the next collection would take what it stands for.
+      await labelChildren(client.content, leased, found);
       repaired.add(found.digest);
       of.say(`${found.digest}: fetched`);
     }
@@ -109,6 +114,17 @@ async function repairUnpacked(
   const { repairLayers, verifyLayers } = await import("@stevedore/sdk/local/verify-layers");
   const of = { target: image.target, matcher: defaultMatcher(), snapshotter };
   const state = await verifyLayers(client, context, of);
+  if (state.kind === "unknown") {
+    throw classified(
+      "failed-precondition",
+      `compare layer ${state.layer + 1} of ${image.name}: ${state.reason}: failed precondition`,
+    );
+  }
+  if (state.kind === "ok") {
+    // The label that keeps the snapshots goes with a config's record; this sets it again, and unpacks nothing.
+    const { unpackImage } = await import("@stevedore/sdk/images/unpack");
+    await withLease(client.leases, context, async (leased) => unpackImage(client, leased, of));
+  }
   if (state.kind !== "damaged") return 0;
   try {
     await repairLayers(client, context, { ...of, layer: state.layer });

@@ -1,3 +1,4 @@
+import { isErrorClass, messageOf } from "@stevedore/base";
 import { isConfigType, isIndexType, isManifestType } from "@stevedore/oci/media-types";
 import { defaultMatcher, type PlatformMatcher } from "@stevedore/oci/platform";
 import { type BlobState, type VerifiedBlob, verifyBlobs } from "@stevedore/sdk/images/verify";
@@ -35,7 +36,15 @@ export const command = stevedoreCommand({
     const matcher = defaultMatcher();
     let bad = 0;
     for (const image of await wantedImages(session, args)) {
-      const report = await verifyImage(session, image, { matcher, ...flags });
+      let report: Report;
+      try {
+        report = await verifyImage(session, image, { matcher, ...flags });
+      } catch (error) {
+        session.context.signal.throwIfAborted();
+        bad += 1;
+        io.stderr.write(`${image.name}: ${messageOf(error)}\n`);
+        continue;
+      }
       if (!isSound(report)) bad += 1;
       if (flags.json) io.stdout.write(`${JSON.stringify(asJson(report))}\n`);
       else print(io, report, flags.quiet);
@@ -61,7 +70,13 @@ async function verifyImage(
   const readable = blobs.every(({ descriptor, state }) => state.kind === "ok" || !isDocument(descriptor.mediaType));
   if (of.blobs || !readable) return { image, blobs };
   const { verifyLayers } = await import("@stevedore/sdk/local/verify-layers");
-  return { image, blobs, layers: await verifyLayers(client, context, { target, matcher, snapshotter }) };
+  try {
+    return { image, blobs, layers: await verifyLayers(client, context, { target, matcher, snapshotter }) };
+  } catch (error) {
+    // Of another platform, or no image to unpack at all.
+    if (isErrorClass(error, "not-found")) return { image, blobs, layers: { kind: "absent" } };
+    throw error;
+  }
 }
 
 function isDocument(mediaType: string): boolean {

@@ -24,7 +24,7 @@ export const REGISTRY_FLAGS = {
   hostsDir: stringFlag("hosts-dir", "folders of hosts.toml files, with colons between them", { initial: HOSTS_DIRS }),
   plainHttp: boolFlag("plain-http", "reach hosts that no file names by plain HTTP"),
   skipVerify: boolFlag("skip-verify", "do not verify certificates of hosts that no file names", { aliases: ["k"] }),
-  user: stringFlag("user", "user[:password] for the registry", { aliases: ["u"] }),
+  user: stringFlag("user", "user:password for the registry", { aliases: ["u"] }),
 };
 
 /** @throws invalid-argument for a user without a password */

@@ -1,0 +1,1 @@
+export * from "@stevedore/images/children-labels";
