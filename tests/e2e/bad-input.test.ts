@@ -200,7 +200,8 @@ row(
     const other = (what: string): string => digestOf(Buffer.from(what));
     const name = (what: string): string => `docker.io/library/${what}:1`;
     const cases: Readonly<Record<string, Uint8Array>> = {
-      // Both go by the blob that is there, not by what the index says of its size: no error, and no memory for it.
+      // Clients go by the blob that is there, not by what the index says of its size: no error, and no memory for it. Our transfer
+      // service believes no document of that size.
       "manifest-of-10-gib": layout({ name: name("large"), layer, diffId, manifestSize: 10 * 1024 * MIB }),
       "wrong-diff-id": layout({ name: name("diff"), layer, diffId: other("diff") }),
       "gzip-cut": layout({
@@ -248,8 +249,9 @@ row(
           code = await Promise.race([client.exited, Bun.sleep(20).then(() => undefined)]);
         }
         const stderr = client.stderr();
+        const taken = what === "manifest-of-10-gib" && t.castName !== "ours";
         expect([what, await client.exited, stderr.trim() !== ""]).toEqual(
-          what === "manifest-of-10-gib" ? [what, 0, stderr.trim() !== ""] : [what, 1, true],
+          taken ? [what, 0, stderr.trim() !== ""] : [what, 1, true],
         );
         expect([what, peak < MEMORY_LIMIT]).toEqual([what, true]);
         await rm(file);

@@ -61,7 +61,7 @@ import {
   readText,
   writeBootstrap,
 } from "./bundle.ts";
-import { cleanUpDead } from "./dead-shim.ts";
+import { cleanUpDead, cleanUpLater } from "./dead-shim.ts";
 import { folders } from "./folders.ts";
 import { FoundShims } from "./found-shims.ts";
 import { KeeperLink } from "./keeper-link.ts";
@@ -1235,14 +1235,27 @@ export class ShimTaskManager implements LocalTaskManager {
     const { id } = entry;
     this.#log.warn("cleaning up after shim disconnected", { id });
     let found: DeadExit | undefined;
+    let late = false;
     try {
       found = await this.#cleanUpDead(entry);
     } catch (error) {
+      late = isErrorClass(error, "deadline-exceeded");
       this.#log.warn("failed to clean up after shim disconnected", { id, error: messageOf(error) });
     }
-    await deleteBundle(entry.bundle).catch((error: unknown) =>
-      this.#log.error("failed to delete bundle", { id, error: messageOf(error) }),
-    );
+    const removeBundle = async (): Promise<void> =>
+      deleteBundle(entry.bundle).catch((error: unknown) =>
+        this.#log.error("failed to delete bundle", { id, error: messageOf(error) }),
+      );
+    // The task is over for everyone else after the time-out. Its bundle stays for as long as something is done about the rest; should the
+    // daemon end meanwhile, the next one finds it.
+    if (late) {
+      const options = { limitMs: this.#timeouts.cleanup, log: this.#log, signal: this.#stop.signal };
+      void cleanUpLater(entry.binary, entry.bundle, options).then(removeBundle, async (error: unknown) => {
+        if (this.#stop.signal.aborted) return;
+        this.#log.error("gave up cleaning up after a dead shim", { id, error: messageOf(error) });
+        await removeBundle();
+      });
+    } else await removeBundle();
     removeSocketLeft(entry.address, this.#log);
     await this.#keeper.drop(entry.bundle.namespace, id);
     const told = entry.exits.get(id);
@@ -1271,7 +1284,7 @@ export class ShimTaskManager implements LocalTaskManager {
     });
   }
 
-  /** Has the binary of a dead shim clean up; `limitMs` milliseconds are for its first try. */
+  /** Has the binary of a dead shim clean up, for at most `limitMs` milliseconds besides what it waits for. */
   async #cleanUpDead({ binary, bundle }: TaskEntry, limitMs = this.#timeouts.cleanup): Promise<DeadExit> {
     return cleanUpDead(binary, bundle, { limitMs, log: this.#log });
   }
