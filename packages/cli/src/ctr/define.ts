@@ -8,7 +8,7 @@ export const ctrCommand = defineCommand<CtrGlobals>();
 
 /**
  * A command that this version does not have yet. It says so, and what to do.
- * `needs` names what it waits for: "registry access", "checkpoints", ...
+ * `needs` names what it waits for: "the EROFS snapshotter", "the CNI client", ...
  */
 export function missingCommand(path: string, needs: string): Command<CtrGlobals> {
   return {
