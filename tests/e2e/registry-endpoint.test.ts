@@ -5,6 +5,7 @@ import { readdir, readFile, writeFile } from "node:fs/promises";
 import { isJsonObject, parseJson } from "@stevedore/oci/json-lossless";
 import { parseManifest } from "@stevedore/oci/manifest";
 import { ociArchive } from "../harness/images.ts";
+import { dropLeases } from "../harness/leases.ts";
 import { freePort } from "../harness/ports.ts";
 import { exec } from "../harness/process.ts";
 import { row, type Stage } from "../harness/row.ts";
@@ -237,6 +238,7 @@ row(
     expect(await put("1", "text/plain", manifest)).toEqual(["MANIFEST_INVALID"]);
     expect(await put("1", type, JSON.stringify({ schemaVersion: 2, manifests: [] }))).toEqual(["MANIFEST_INVALID"]);
     expect((await fetch(`${base}/team/c/tags/list`)).status).toBe(404);
+    await dropLeases(t.daemon, "default");
   },
 );
 
@@ -311,5 +313,6 @@ row(
     });
     expect(await codesOf(other)).toEqual(["DIGEST_INVALID"]);
     expect(await inDefault(t, "leases", "ls", "-q")).toBe(before);
+    for (const namespace of ["default", "hidden", "served"]) await dropLeases(t.daemon, namespace);
   },
 );

@@ -3,6 +3,7 @@ import { expect } from "bun:test";
 import { chmod, mkdir, readFile, writeFile } from "node:fs/promises";
 import { gzipSync } from "node:zlib";
 import { TestRegistry } from "@stevedore/registry/testing/test-registry";
+import { dropLeases } from "../harness/leases.ts";
 import { eventually, exec } from "../harness/process.ts";
 import { type CastName, row, type Stage } from "../harness/row.ts";
 import { tar } from "../harness/tar.ts";
@@ -690,6 +691,7 @@ row(
     expect(String(resumed?.headers["range"])).toMatch(/^bytes=[1-9]\d{5,}-/);
     expect(await t.must("images", "check", "-q")).toBe(`${reference}\n`);
     expect(lines(await t.must("snapshots", "ls")).filter((line) => line.includes("Committed"))).toHaveLength(3);
+    await dropLeases(t.daemon, t.namespace);
   },
 );
 

@@ -19,6 +19,7 @@ import { DataSchema, WindowUpdateSchema } from "@stevedore/wire/gen/containerd/t
 import { createGrpcTransport } from "@stevedore/wire/grpc/client";
 import { type Client, createClient, type Transport } from "@stevedore/wire/rpc/index";
 import { IMAGE, ociArchive } from "../harness/images.ts";
+import { dropLeases } from "../harness/leases.ts";
 import { eventually } from "../harness/process.ts";
 import { row, type Stage } from "../harness/row.ts";
 import { tar } from "../harness/tar.ts";
@@ -369,6 +370,7 @@ row(
     await t.must("images", "import", file);
     expect(await t.must("images", "ls", "-q")).toBe(`${IMAGE}\n`);
     expect(await t.must("images", "check", "-q")).toBe(`${IMAGE}\n`);
+    await dropLeases(t.daemon, t.namespace);
   },
 );
 
