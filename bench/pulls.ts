@@ -75,18 +75,14 @@ async function peakDuring(daemon: Daemon, work: () => Promise<number>): Promise<
       await Bun.sleep(LOOK_MS);
     }
   })();
+  let took: number;
   try {
-    return { took: await work(), peak: await peakOf() };
+    took = await work();
   } finally {
     over.abort();
     await looking;
   }
-
-  async function peakOf(): Promise<Peak> {
-    over.abort();
-    await looking;
-    return peak;
-  }
+  return { took, peak };
 }
 
 /** Pulls with a fresh daemon on a fresh file system each time. */

@@ -1,7 +1,7 @@
 // The daemon's registry endpoint: other daemons, Debian's ctr and skopeo pull from it and, where it was made writable, push to it.
-import { expect } from "bun:test";
+import { afterAll, expect } from "bun:test";
 import { createHash } from "node:crypto";
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { isJsonObject, parseJson } from "@stevedore/oci/json-lossless";
 import { parseManifest } from "@stevedore/oci/manifest";
 import { ociArchive } from "../harness/images.ts";
@@ -243,17 +243,18 @@ row(
 );
 
 const lockedPort = freePort();
-const USERS = "/tmp/stv-endpoint-users";
+const USERS = `/tmp/stv-endpoint-users-${process.pid}`;
 // htpasswd -nbBC 5 user secret
 const HASH = await Bun.password.hash("secret", { algorithm: "bcrypt", cost: 5 });
-await writeFile(`${USERS}-${process.pid}`, `user:${HASH.replace("$2b$", "$2y$")}\n`);
+await writeFile(USERS, `user:${HASH.replace("$2b$", "$2y$")}\n`);
+afterAll(async () => rm(USERS, { force: true }));
 row(
   "C13",
   "an endpoint with users lets in nobody else",
   {
     casts: ["ours"],
     source: SOURCE,
-    config: config(lockedPort, `  htpasswd = "${USERS}-${process.pid}"\n`),
+    config: config(lockedPort, `  htpasswd = "${USERS}"\n`),
   },
   async (t) => {
     await served(t);
@@ -271,7 +272,7 @@ row(
     expect(await as("user:secret")).toBe(200);
     const from = `docker://127.0.0.1:${lockedPort}/${REPOSITORY}:test`;
     expect(await skopeo("inspect", "--tls-verify=false", "--creds", "user:secret", from)).toContain('"Digest"');
-    await writeFile(`${USERS}-${process.pid}`, "");
+    await writeFile(USERS, "");
     expect(await as("user:secret")).toBe(401);
   },
 );

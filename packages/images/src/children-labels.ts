@@ -1,6 +1,6 @@
 import { isErrorClass, type RequestContext } from "@stevedore/base";
 import type { ContentStore, Descriptor } from "@stevedore/core";
-import { childGcLabel } from "@stevedore/oci/annotations";
+import { childGcLabels } from "@stevedore/oci/annotations";
 import { childBlobs } from "./tree.ts";
 
 /**
@@ -24,15 +24,7 @@ export async function keepChildren(
   { parent, children }: { readonly parent: Descriptor; readonly children: readonly Descriptor[] },
 ): Promise<void> {
   if (children.length === 0) return;
-  const counts = new Map<string, number>();
-  const labels: Record<string, string> = {};
-  for (const { mediaType, digest, annotations } of children) {
-    const key = childGcLabel(mediaType, annotations);
-    const numbered = key.endsWith(".");
-    const count = counts.get(key) ?? 0;
-    counts.set(key, count + 1);
-    labels[numbered ? `${key}${count}` : key] = digest;
-  }
+  const labels = childGcLabels(children);
   const fields = Object.keys(labels).map((key) => `labels.${key}`);
   await content.update(context, { digest: parent.digest, labels }, fields);
 }

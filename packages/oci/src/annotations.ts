@@ -79,3 +79,22 @@ export function childGcLabel(mediaType: string, annotations: Readonly<Record<str
   if (isLayerType(mediaType)) return Label.gcRefContentLayer;
   return `${Label.gcRefContent}.`;
 }
+
+/** The labels on a parent blob that keep its children alive: each child's digest, numbered where {@link childGcLabel} says so. */
+export function childGcLabels(
+  children: Iterable<{
+    readonly mediaType: string;
+    readonly digest: string;
+    readonly annotations?: Readonly<Record<string, string>>;
+  }>,
+): Readonly<Record<string, string>> {
+  const counts = new Map<string, number>();
+  const labels: Record<string, string> = {};
+  for (const { mediaType, digest, annotations } of children) {
+    const key = childGcLabel(mediaType, annotations);
+    const count = counts.get(key) ?? 0;
+    counts.set(key, count + 1);
+    labels[key.endsWith(".") ? `${key}${count}` : key] = digest;
+  }
+  return labels;
+}

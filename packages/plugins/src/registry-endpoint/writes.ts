@@ -1,7 +1,7 @@
 /** What a push changes: manifests and the image records that keep them. */
 import { isErrorClass, type RequestContext } from "@stevedore/base";
 import type { ContentStore, ImageStore, LeaseManager, NewImage } from "@stevedore/core";
-import { childGcLabel, Label } from "@stevedore/oci/annotations";
+import { childGcLabels, Label } from "@stevedore/oci/annotations";
 import { digestOf, parseDigest } from "@stevedore/oci/digest";
 import {
   childrenOf,
@@ -76,7 +76,7 @@ export async function storeManifest(
     const held = { ...context, lease };
     const children = distributed(document);
     await expectPresent(stores, held, lease, children);
-    await storeBytes(stores.content, held, digest, bytes, referenceLabels(children));
+    await storeBytes(stores.content, held, digest, bytes, childGcLabels(children));
     const [name, own] =
       "tag" in reference ? [`${repository}:${reference.tag}`, {}] : [`${repository}@${digest}`, { [HELD]: "true" }];
     await point(stores.images, held, { name, labels: own, target: { mediaType, digest, size: bytes.length } });
@@ -134,23 +134,6 @@ async function takeShared(
   }
   await content.abort(context, ref).catch(() => undefined);
   return false;
-}
-
-/** Labels by which a document keeps what it names. */
-function referenceLabels(children: readonly Descriptor[]): Readonly<Record<string, string>> {
-  const labels: Record<string, string> = {};
-  const counts = new Map<string, number>();
-  for (const { mediaType, annotations, digest } of children) {
-    const key = childGcLabel(mediaType, annotations);
-    if (!key.endsWith(".")) {
-      labels[key] = digest;
-      continue;
-    }
-    const at = counts.get(key) ?? 0;
-    counts.set(key, at + 1);
-    labels[`${key}${at}`] = digest;
-  }
-  return labels;
 }
 
 async function storeBytes(
